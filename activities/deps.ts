@@ -1,0 +1,10 @@
+import type { Database } from '../db/client.ts';
+import type { Authority } from '../pki/authority.ts';
+
+/** What activities work with: handed in once, by the process that composes them. */
+export type Deps = {
+  db: Database;
+  authority: Authority;
+  /** Hints to the gateways, after the commit; each may be lost. */
+  wire: { tell(hint: { feed: true }): void };
+};

@@ -1,0 +1,78 @@
+import { OpenAPIHono } from '@hono/zod-openapi';
+import type { Database, Db } from '../db/client.ts';
+import type { Authority } from '../pki/authority.ts';
+import { auditRoutes } from './audit.ts';
+import { authenticate } from './auth.ts';
+import { readBodies } from './bodies.ts';
+import { certificateRoutes } from './certificates.ts';
+import { claimRoutes } from './claims.ts';
+import { commandRoutes } from './commands.ts';
+import { deviceRoutes } from './devices.ts';
+import { enrolmentRoutes } from './enrolments.ts';
+import { healthRoutes, type Probes } from './health.ts';
+import { workOnce, type Hint } from './idempotency.ts';
+import { createLists, type FindPage } from './lists.ts';
+import { describeApi } from './openapi.ts';
+import { answerProblem, Problem } from './problem.ts';
+import { limitRates } from './rates.ts';
+import { serviceRoutes } from './services.ts';
+import { templateRoutes } from './templates.ts';
+
+/** What every route finds on its context. */
+export type Api = {
+  Variables: {
+    /** The API key's id. */
+    credential: string;
+    actor: string;
+    /** The database, or the transaction that this request works in. */
+    db: Db;
+    /** Drops a hint on the wire once the change is committed. */
+    tell(hint: Hint): void;
+    /** What an idempotency key keeps in place of an answer with a secret in it. */
+    kept?: unknown;
+  };
+};
+
+export type Deps = {
+  db: Database;
+  wire: { tell(hint: Hint): void };
+  authority: Authority;
+  probes: Probes;
+  /** Without a slash at its end; pages of workflows are under it. */
+  temporalUiUrl: string;
+  namespace: string;
+  version: string;
+  /** 32 bytes, the same in every API process. */
+  cursorKey: Uint8Array;
+  limits: { bodyBytes: number; requestsPerSecond: number };
+  /** Told of errors that are answered without their text. */
+  report: (error: unknown) => void;
+};
+
+/** What the routes of a noun are made from. */
+export type RouteDeps = Pick<Deps, 'db' | 'authority' | 'temporalUiUrl' | 'namespace'> & { findPage: FindPage };
+
+/** The API as one function from request to answer: `createApp(deps).fetch`. */
+export function createApp(deps: Deps) {
+  const { db, wire, limits, report } = deps;
+  const app = new OpenAPIHono<Api>();
+  app.onError((error, c) => answerProblem(c, error, report));
+  app.notFound((c) => answerProblem(c, new Problem('not-found', 'There is no such route.'), report));
+
+  app.route('/', healthRoutes(deps));
+  app.get('/v1/authorities.pem', (c) =>
+    c.body(deps.authority.rootPem, 200, { 'Content-Type': 'application/pem-certificate-chain' }),
+  );
+
+  app.use(authenticate({ db }));
+  app.use(limitRates({ perSecond: limits.requestsPerSecond }));
+  app.use(readBodies({ bytesMax: limits.bodyBytes }));
+  app.use(workOnce({ db, wire }));
+
+  const routeDeps = { ...deps, findPage: createLists(deps) };
+  const nouns = [deviceRoutes, templateRoutes, claimRoutes, serviceRoutes];
+  const readers = [enrolmentRoutes, certificateRoutes, commandRoutes, auditRoutes];
+  for (const routes of [...nouns, ...readers]) app.route('/v1', routes(routeDeps));
+  describeApi(app, deps.version);
+  return app;
+}

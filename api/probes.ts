@@ -1,0 +1,33 @@
+import { sql } from 'drizzle-orm';
+import type { Database } from '../db/client.ts';
+import { schemaVersion } from '../db/migrate.ts';
+import type { Probes } from './health.ts';
+
+type Temporal = {
+  withDeadline<Answer>(deadline: Date, ask: () => Promise<Answer>): Promise<Answer>;
+  workflowService: { getSystemInfo(request: object): Promise<unknown> };
+};
+
+const temporalWithinMs = 1_000;
+
+/**
+ * Asks the real parts. Disposing waits for questions to Temporal that are still open: its client repeats them by itself,
+ * and ends the process when it does so on a connection that was closed.
+ */
+export function createProbes(db: Database, temporal: Temporal): Probes & AsyncDisposable {
+  const open = new Set<Promise<unknown>>();
+  return {
+    postgres: async () => void (await db.execute(sql`select 1`)),
+    async schema() {
+      const [row] = await db.execute<{ version: number }>(sql`select max(version)::int as version from migrations`);
+      if (!row || row.version < schemaVersion) throw new Error('the schema is older than this release can live with');
+    },
+    async temporal() {
+      const deadline = new Date(Date.now() + temporalWithinMs);
+      const question = temporal.withDeadline(deadline, () => temporal.workflowService.getSystemInfo({}));
+      open.add(question);
+      await question.finally(() => open.delete(question));
+    },
+    [Symbol.asyncDispose]: async () => void (await Promise.allSettled(open)),
+  };
+}

@@ -1,0 +1,60 @@
+import { randomUUIDv7 } from 'node:crypto';
+import { and, desc, lt } from 'drizzle-orm';
+import type { Db } from './client.ts';
+import { instant, text, type Fields, type Page } from './fields.ts';
+import { audit } from './schema.ts';
+
+/** Everything that the audit knows to say. Past tense; ids and names, never a secret; the subject is `<noun>/<id or name>`. */
+export type AuditEntry =
+  | { action: 'authority.created'; subject: string; data: { kind: 'root' | 'issuing'; notAfter: string } }
+  | { action: 'api-key.created' | 'api-key.revoked'; subject: string; data: { name: string } }
+  | {
+      action: 'template.created' | 'template.replaced' | 'template.deleted';
+      subject: string;
+      data: { version?: number };
+    }
+  | { action: 'claim.created'; subject: string; data: { template: string; usesMax: number; expiresAt: string } }
+  | { action: 'claim.revoked'; subject: string; data: Record<string, never> }
+  | { action: 'service.created'; subject: string; data: { certificateId: string } }
+  | { action: 'device.registered'; subject: string; data: { template?: string; certificateId?: string } }
+  | { action: 'device.changed'; subject: string; data: { attributes: string[] } }
+  | { action: 'device.blocked' | 'device.unblocked'; subject: string; data: { reason?: string } }
+  | { action: 'certificate.issued'; subject: string; data: { kind: string; claimId?: string; spkiSha256: string } }
+  | { action: 'certificate.activated'; subject: string; data: { device: string } }
+  | { action: 'certificate.revoked'; subject: string; data: { reason: string } }
+  | { action: 'enrolment.refused'; subject: string; data: { code: string; detail: string } }
+  | { action: 'enrolment.lapsed'; subject: string; data: { certificateId: string; claimId: string } }
+  | { action: 'connection.refused'; subject: string; data: { code: string; address?: string } }
+  | { action: 'topic.refused'; subject: string; data: { action: string; topic: string; code: string } }
+  | { action: 'command.created'; subject: string; data: { targets: number; timeoutSeconds: number } }
+  | { action: 'command.canceled'; subject: string; data: { targets: number } }
+  | { action: 'command.timed-out'; subject: string; data: { targets: number } };
+
+/** Who did it: `api-key/<id>`, `device/<name>`, `claim/<id>`, `service/<name>` or `system/<part>`. */
+export type Actor = string;
+
+/** Writes entries in the transaction of the change that they tell of. */
+export async function insertAudit(db: Db, actor: Actor, ...entries: AuditEntry[]): Promise<void> {
+  if (entries.length === 0) return;
+  await db.insert(audit).values(entries.map((entry) => ({ id: randomUUIDv7(), actor, ...entry })));
+}
+
+export type AuditRow = typeof audit.$inferSelect;
+
+/** What GET /audit may be filtered by. An actor has no index: it is looked for along the time, which `at` bounds. */
+export const auditFields: Fields = {
+  subject: text(audit.subject),
+  action: text(audit.action),
+  actor: text(audit.actor),
+  at: instant(audit.at, { id: audit.id }),
+};
+
+/** The youngest first. */
+export async function listAudit(db: Db, { filter, after, limit }: Page<[id: string]>): Promise<AuditRow[]> {
+  return db
+    .select()
+    .from(audit)
+    .where(and(filter, after && lt(audit.id, after[0])))
+    .orderBy(desc(audit.id))
+    .limit(limit);
+}

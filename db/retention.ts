@@ -1,0 +1,27 @@
+import { lt, sql } from 'drizzle-orm';
+import type { Db } from './client.ts';
+import { feed, idempotencyKeys, ownershipTokens } from './schema.ts';
+
+/** The tables that only grow: one partition a month, made this many months ahead. */
+const partitioned = ['command_transitions', 'events', 'audit'];
+const monthsAhead = 3;
+
+/** Makes the partitions of the months to come; those that are there already stay. */
+export async function makePartitions(db: Db): Promise<void> {
+  await db.execute(sql`select make_partitions(t, ${monthsAhead}) from unnest(${sql.param(partitioned)}::text[]) t`);
+}
+
+/** An idempotency key is kept for 24 h. */
+export async function deleteOldIdempotencyKeys(db: Db): Promise<void> {
+  await db.delete(idempotencyKeys).where(lt(idempotencyKeys.createdAt, sql`now() - interval '24 hours'`));
+}
+
+/** An ownership token is worth nothing after its hour; it is kept a day, so that a late use is told why. */
+export async function deleteOldOwnershipTokens(db: Db): Promise<void> {
+  await db.delete(ownershipTokens).where(lt(ownershipTokens.expiresAt, sql`now() - interval '24 hours'`));
+}
+
+/** Gateways read the feed with seconds of overlap, and check the rows themselves at every connect. */
+export async function deleteOldFeed(db: Db): Promise<void> {
+  await db.delete(feed).where(lt(feed.createdAt, sql`now() - interval '7 days'`));
+}

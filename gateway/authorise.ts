@@ -1,0 +1,51 @@
+import type { Session } from './messages.ts';
+import { match, owns, topics, type Topic } from './topics.ts';
+
+type Action = 'publish' | 'subscribe' | 'receive';
+
+const all: Topic[] = Object.values(topics);
+
+/**
+ * Whether this session may publish to a topic, subscribe to a filter, or be told of a topic: the one place that decides
+ * it, over the one table of topics. What the table does not know is refused; a device speaks of itself alone; a wildcard
+ * never stands where somebody is named.
+ */
+export function may(session: Pick<Session, 'identity' | 'clientId'>, action: Action, topic: string): boolean {
+  const direction = action === 'publish' ? 'in' : 'out';
+  return all.some((known) => {
+    if (known.direction !== direction || !known.who.includes(session.identity.kind)) return false;
+    const params = action === 'subscribe' ? unify(known.pattern, topic) : match(known.pattern, topic);
+    return params !== undefined && ownsAll(session, known.pattern, params);
+  });
+}
+
+/** Everything in the pattern that belongs to somebody is named, and belongs to this session. */
+function ownsAll(
+  session: Pick<Session, 'identity' | 'clientId'>,
+  pattern: string,
+  params: Record<string, string>,
+): boolean {
+  if (pattern.includes('{target}') && params['target'] === undefined) return false;
+  return !/[+#]/.test(params['target'] ?? '') && owns(session, params);
+}
+
+/**
+ * The levels of a filter that stand for the pattern's `{name}`s, when the filter matches topics of that pattern;
+ * undefined when it matches none. Levels under a `#` are not there.
+ */
+function unify(pattern: string, filter: string): Record<string, string> | undefined {
+  const levels = pattern.split('/');
+  const asked = filter.split('/');
+  const params: [string, string][] = [];
+  for (const [index, level] of levels.entries()) {
+    const given = asked[index];
+    if (given === '#') return Object.fromEntries(params);
+    if (given === undefined) return undefined;
+    if (level.startsWith('{')) params.push([level.slice(1, -1), given]);
+    // A wildcard in the first level does not match what begins with `$` (MQTT 4.7.2).
+    else if (level !== given && (given !== '+' || index === 0)) return undefined;
+  }
+  const rest = asked.slice(levels.length);
+  const isMatch = rest.length === 0 || (rest.length === 1 && rest[0] === '#');
+  return isMatch ? Object.fromEntries(params) : undefined;
+}

@@ -1,0 +1,57 @@
+import type { WorkflowStartOptions } from '@temporalio/client';
+import type { SearchAttributePair } from '@temporalio/common';
+import type { Lifecycles } from '../db/outbox.ts';
+import { provisionDeviceId, type ProvisionDevice } from '../workflows/provision-device.ts';
+import { searchAttributes } from '../workflows/search-attributes.ts';
+import { sendCommandId, type SendCommand } from '../workflows/send-command.ts';
+
+type StartOptions = Pick<
+  WorkflowStartOptions,
+  'workflowIdReusePolicy' | 'workflowIdConflictPolicy' | 'staticSummary' | 'typedSearchAttributes'
+>;
+
+/** The workflow types that the gateway may start. */
+export const provisionDeviceType = 'provisionDevice';
+export const sendCommandType = 'sendCommand';
+
+/** A key may enrol again after its hour, so a finished run does not stand in the way of another. */
+export const startsProvisionDevice = ({ claimId }: ProvisionDevice, template?: string): StartOptions => ({
+  workflowIdConflictPolicy: 'USE_EXISTING',
+  workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+  staticSummary: template ? `Enrols a device of template ${template}` : `Enrols a device under claim ${claimId}`,
+  typedSearchAttributes: attributes({ template, status: 'ISSUED', waitingFor: 'registration' }),
+});
+
+/** A command is sent once: where it has run already, a start is done. */
+export const startsSendCommand = ({ commandId, device }: SendCommand): StartOptions => ({
+  workflowIdConflictPolicy: 'USE_EXISTING',
+  workflowIdReusePolicy: 'REJECT_DUPLICATE',
+  staticSummary: device ? `Command ${commandId} to ${device}` : `Command ${commandId}`,
+  typedSearchAttributes: attributes({ device, status: 'OPEN', waitingFor: 'answers' }),
+});
+
+type Values = Partial<Record<keyof typeof searchAttributes, string | undefined>>;
+
+function attributes({ device, template, status, waitingFor }: Values): SearchAttributePair[] {
+  const pairs = [
+    { key: searchAttributes.device, value: device },
+    { key: searchAttributes.template, value: template },
+    { key: searchAttributes.status, value: status },
+    { key: searchAttributes.waitingFor, value: waitingFor },
+  ];
+  return pairs.flatMap(({ key, value }) => (value === undefined ? [] : [{ key, value }]));
+}
+
+/** How the workflow of a start row is started; undefined for a type that this release does not know. */
+export function startOptions(type: string, argument: unknown): StartOptions | undefined {
+  // Start rows are written by our own statements, with the argument of the workflow that they name.
+  if (type === provisionDeviceType) return startsProvisionDevice(argument as ProvisionDevice);
+  if (type === sendCommandType) return startsSendCommand(argument as SendCommand);
+  return undefined;
+}
+
+/** The names under which `db` appends starts. */
+export const lifecycles: Lifecycles = {
+  provisionDevice: { type: provisionDeviceType, idPrefix: provisionDeviceId('') },
+  sendCommand: { type: sendCommandType, idPrefix: sendCommandId('') },
+};

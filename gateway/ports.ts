@@ -1,0 +1,96 @@
+import { createHash, type X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
+import type { Limits } from './limits.ts';
+import { createBucket, createBuckets } from './throttle.ts';
+
+export type Tls = {
+  /** The gateway's own certificate (chain, leaf first) and key, PEM. */
+  certificatePem: string;
+  privateKeyPem: string;
+  /** Who may have issued the certificates of clients: root and issuing authorities. */
+  authoritiesPem: string[];
+  /** 48 bytes; the same on every gateway that shall take up the others' TLS sessions. */
+  ticketKeys?: Buffer | undefined;
+};
+
+export type Ports = {
+  port: number;
+  extraPort: number | undefined;
+  /** Takes no new connections; those there are stay. */
+  close(): void;
+};
+
+export type OpenPorts = {
+  host: string;
+  port: number;
+  extraPort?: number | undefined;
+  tls: Tls;
+  limits: Limits;
+  /** A connection whose client has proved the key of its certificate, given with the SHA-256 of that. */
+  connected: (socket: TLSSocket, fingerprint: Buffer) => void;
+  /** A handshake that failed, or was cut off because there were too many. */
+  failed: (reason: 'rate' | 'handshake') => void;
+};
+
+/**
+ * Listens with mutual TLS. Which of the authorities' certificates are good is not judged here: the row decides, at each
+ * CONNECT, and so also where the TLS session was resumed and no certificate was sent.
+ */
+export async function openPorts({ host, port, extraPort, tls, limits, connected, failed }: OpenPorts): Promise<Ports> {
+  const secured = createTlsServer({
+    cert: tls.certificatePem,
+    key: tls.privateKeyPem,
+    ca: tls.authoritiesPem,
+    requestCert: true,
+    rejectUnauthorized: true,
+    minVersion: 'TLSv1.2',
+    ALPNProtocols: ['x-amzn-mqtt-ca', 'mqtt'],
+    handshakeTimeout: limits.handshakeWithinMs,
+    // Node's own default differs between processes, and a session resumes in its context only.
+    sessionIdContext: 'longhaul',
+    ...(tls.ticketKeys && { ticketKeys: tls.ticketKeys }),
+  });
+  secured.on('secureConnection', (socket) => {
+    const fingerprint = fingerprintOf(socket);
+    if (fingerprint) connected(socket, fingerprint);
+    else socket.destroy();
+  });
+  secured.on('tlsClientError', (_, socket) => {
+    failed('handshake');
+    socket.destroy();
+  });
+
+  const everybody = createBucket(limits.handshakesPerSecond);
+  const addresses = createBuckets(limits.handshakesPerSecondPerAddress);
+  const accept = (socket: Socket) => {
+    socket.on('error', () => socket.destroy());
+    if (addresses.take(socket.remoteAddress ?? '') && everybody.take()) return secured.emit('connection', socket);
+    failed('rate');
+    return socket.resetAndDestroy();
+  };
+  const servers = [await listenTcp(host, port, accept)];
+  if (extraPort !== undefined) servers.push(await listenTcp(host, extraPort, accept));
+  const [first, extra] = servers.map((server) => portOf(server));
+  return {
+    port: first ?? port,
+    extraPort: extra,
+    close: () => servers.forEach((server) => server.close()),
+  };
+}
+
+async function listenTcp(host: string, port: number, accept: (socket: Socket) => void): Promise<Server> {
+  const server = createTcpServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, accept);
+  server.listen({ host, port, backlog: 4_096 });
+  await once(server, 'listening');
+  return server;
+}
+
+// A server that listens on a port has an AddressInfo.
+const portOf = (server: Server) => (server.address() as AddressInfo).port;
+
+function fingerprintOf(socket: TLSSocket): Buffer | undefined {
+  const certificate: X509Certificate | undefined = socket.getPeerX509Certificate();
+  return certificate && createHash('sha256').update(certificate.raw).digest();
+}

@@ -1,0 +1,170 @@
+import { createPrivateKey, hash, X509Certificate } from 'node:crypto';
+
+import { decode, hex } from './der.ts';
+import {
+  issueLeaf,
+  makeSerial,
+  wholeSeconds,
+  type IssueLimits,
+  type IssueRequest,
+  type IssuedCertificate,
+} from './issue.ts';
+import { encodePem } from './pem.ts';
+import { keyAlgorithmOf } from './public-keys.ts';
+import { seal, unseal } from './sealing.ts';
+import { certifyAuthority, issuerExtensions, leafExtensions } from './x509.ts';
+
+export { AuthorityEnding, type IssueRequest, type IssuedCertificate } from './issue.ts';
+
+/** The one way to a signature, so that a KMS or an HSM can stand behind it as well. */
+export interface Authority {
+  readonly id: string;
+  readonly certificatePem: string;
+  readonly rootPem: string;
+  /** Refuses with `AuthorityEnding`; anything else it throws is a request that nobody judged before. */
+  issue(request: IssueRequest): Promise<IssuedCertificate>;
+}
+
+export type AuthorityMaterial = {
+  id: string;
+  rootPem: string;
+  issuingPem: string;
+  encryptedKey: Uint8Array;
+  /** 32 bytes. */
+  keyEncryptionKey: Uint8Array;
+  /** Where lists of revoked certificates are served: this authority's is `<crlUrl>/<id>.crl`. */
+  crlUrl?: string | undefined;
+  limits?: Partial<IssueLimits>;
+};
+
+/** An authority's certificate with what a row of it says; the private key is beside it and not in it. */
+export type AuthorityCertificate = {
+  certificatePem: string;
+  der: Uint8Array;
+  serial: string;
+  subject: string;
+  spkiSha256: Uint8Array;
+  fingerprint: Uint8Array;
+  notBefore: Date;
+  notAfter: Date;
+};
+
+export type CreateAuthorities = {
+  /** 32 bytes; the issuing key is kept under it. */
+  keyEncryptionKey: Uint8Array;
+  names?: { root?: string; issuing?: string };
+  lifetimes?: { rootMs?: number; issuingMs?: number };
+  now?: Date;
+};
+
+const dayMs = 24 * 60 * 60 * 1000;
+
+const issueLimits: IssueLimits = {
+  backdateMs: 5 * 60 * 1000,
+  marginMs: dayMs,
+  minimumMs: { device: 30 * dayMs, claim: dayMs, service: 30 * dayMs, server: 7 * dayMs },
+};
+
+const authorityNames = { root: 'Longhaul root authority', issuing: 'Longhaul issuing authority' };
+const authorityLifetimes = { rootMs: 20 * 365 * dayMs, issuingMs: 10 * 365 * dayMs };
+
+/**
+ * Makes a root (P-384) and an issuing authority (P-256) under it. The root's key is in the answer, once, to be put
+ * where only its owner finds it; the issuing key is in it encrypted.
+ */
+export async function createAuthorities({
+  keyEncryptionKey,
+  now = new Date(),
+  ...options
+}: CreateAuthorities): Promise<{
+  root: AuthorityCertificate & { privateKeyPem: string };
+  issuing: AuthorityCertificate & { encryptedKey: Uint8Array };
+}> {
+  const names = { ...authorityNames, ...options.names };
+  const lifetimes = { ...authorityLifetimes, ...options.lifetimes };
+  const root = { ...(await makeAuthorityKey('P-384')), name: names.root };
+  const issuing = { ...(await makeAuthorityKey('P-256')), name: names.issuing };
+  const certify = async (subject: typeof root, lifetimeMs: number, pathLength: number) => {
+    const notBefore = wholeSeconds(now.getTime() - issueLimits.backdateMs);
+    const notAfter = wholeSeconds(now.getTime() + lifetimeMs);
+    const serial = hex(makeSerial());
+    const der = await certifyAuthority({ signer: root, subject, serial, notBefore, notAfter, pathLength });
+    return describe(der, subject, { serial, notBefore, notAfter });
+  };
+  const rootCertificate = await certify(root, lifetimes.rootMs, 1);
+  const issuingCertificate = await certify(issuing, Math.min(lifetimes.issuingMs, lifetimes.rootMs), 0);
+  return {
+    root: { ...rootCertificate, privateKeyPem: encodePem('PRIVATE KEY', root.pkcs8) },
+    issuing: {
+      ...issuingCertificate,
+      encryptedKey: seal(issuing.pkcs8, keyEncryptionKey, issuingCertificate.spkiSha256),
+    },
+  };
+}
+
+/**
+ * Opens the signer of an issuing authority. Material that does not belong together is refused: another key encryption
+ * key, a key that is not the certificate's, a certificate that is no authority under the root.
+ */
+export async function openAuthority(material: AuthorityMaterial): Promise<Authority> {
+  const root = new X509Certificate(material.rootPem);
+  const issuing = new X509Certificate(material.issuingPem);
+  const spki = issuing.publicKey.export({ type: 'spki', format: 'der' });
+  const pkcs8 = unseal(material.encryptedKey, material.keyEncryptionKey, hash('sha256', spki, 'buffer'));
+  const privateKey = createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' });
+  pkcs8.fill(0);
+  if (keyAlgorithmOf(spki) !== 'P-256') throw new Error('The issuing key is not on P-256');
+  if (!issuing.checkPrivateKey(privateKey)) throw new Error('The issuing key is not the key of its certificate');
+  if (!issuing.ca || !issuing.checkIssued(root) || !issuing.verify(root.publicKey))
+    throw new Error('The issuing certificate is not that of an authority under the root');
+
+  const certificatePem = encodePem('CERTIFICATE', issuing.raw);
+  const crlUrl = material.crlUrl && `${material.crlUrl.replace(/\/$/, '')}/${material.id}.crl`;
+  const common = issuerExtensions(issuing.raw, crlUrl);
+  const client = Buffer.concat([leafExtensions('clientAuth'), common]);
+  const server = Buffer.concat([leafExtensions('serverAuth'), common]);
+  const issuer = {
+    id: material.id,
+    certificatePem,
+    privateKey,
+    name: subjectOf(issuing.raw),
+    notAfter: issuing.validToDate,
+    fixedExtensions: { device: client, claim: client, service: client, server },
+    limits: { ...issueLimits, ...material.limits },
+  };
+  return {
+    id: material.id,
+    certificatePem,
+    rootPem: encodePem('CERTIFICATE', root.raw),
+    issue: async (request) => issueLeaf(issuer, request),
+  };
+}
+
+async function makeAuthorityKey(namedCurve: 'P-256' | 'P-384') {
+  const { privateKey, publicKey } = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve }, true, ['sign']);
+  const pkcs8 = new Uint8Array(await crypto.subtle.exportKey('pkcs8', privateKey));
+  const spki = new Uint8Array(await crypto.subtle.exportKey('spki', publicKey));
+  return { privateKey, pkcs8, spki };
+}
+
+function describe(
+  der: Uint8Array,
+  { spki, name }: { spki: Uint8Array; name: string },
+  rest: Pick<AuthorityCertificate, 'serial' | 'notBefore' | 'notAfter'>,
+): AuthorityCertificate {
+  return {
+    certificatePem: encodePem('CERTIFICATE', der),
+    der,
+    subject: `CN=${name}`,
+    spkiSha256: hash('sha256', spki, 'buffer'),
+    fingerprint: hash('sha256', der, 'buffer'),
+    ...rest,
+  };
+}
+
+/** A leaf repeats its issuer's name byte for byte. Before it stand version, serial, algorithm, issuer and validity. */
+function subjectOf(certificate: Uint8Array): Uint8Array {
+  const subject = decode(certificate).children[0]?.children[5];
+  if (!subject) throw new Error('The issuing certificate has no subject');
+  return subject.bytes;
+}

@@ -1,0 +1,29 @@
+import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
+
+import { encode, sequence, tags } from './der.ts';
+import { encodeName } from './names.ts';
+import { encodePem } from './pem.ts';
+import { signed } from './signed.ts';
+
+/** PKCS#8 and SubjectPublicKeyInfo, in PEM. */
+export type KeyPair = { privateKeyPem: string; publicKeyPem: string };
+
+/** A fresh P-256 pair, for devices that have their keys made for them and for simulated ones. */
+export function makeKeyPair(): KeyPair {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', {
+    namedCurve: 'P-256',
+    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+    publicKeyEncoding: { type: 'spki', format: 'pem' },
+  });
+  return { privateKeyPem: privateKey, publicKeyPem: publicKey };
+}
+
+/** A certification request (RFC 2986) in PEM, signed by a P-256 key; its subject is empty without a common name. */
+export function makeCsr({ privateKeyPem }: Pick<KeyPair, 'privateKeyPem'>, commonName?: string): string {
+  const privateKey = createPrivateKey(privateKeyPem);
+  const version = encode(tags.integer, Buffer.of(0));
+  const subject = commonName === undefined ? sequence() : encodeName(commonName);
+  const publicKey = createPublicKey(privateKeyPem).export({ type: 'spki', format: 'der' });
+  const info = sequence(version, subject, publicKey, encode(tags.context0));
+  return encodePem('CERTIFICATE REQUEST', signed(info, privateKey));
+}

@@ -1,0 +1,36 @@
+import { Worker } from '@temporalio/worker';
+import { createActivities } from '../activities/index.ts';
+import { connect } from '../db/client.ts';
+import { bundleWorkflows } from './bundle.ts';
+import { lifecycleConfig } from './config.ts';
+import { keepHouse } from './housekeeping.ts';
+import { createLog } from './log.ts';
+import { openSigner } from './signer.ts';
+import { connectWorker } from './temporal.ts';
+import { openWire } from './wire.ts';
+
+/** The process that runs the lifecycles. SIGTERM finishes what is under way and ends it. */
+const config = lifecycleConfig(process.env);
+const log = createLog('lifecycle', config.logLevel);
+
+const db = connect({ ...config.database, applicationName: 'longhaul lifecycle' });
+const wire = await openWire({ wire: config.wire, directUrl: config.databaseDirectUrl });
+const authority = await openSigner(db, config.signer);
+const { connection, namespace } = await connectWorker();
+const worker = await Worker.create({
+  connection,
+  namespace,
+  taskQueue: config.taskQueue,
+  workflowBundle: await bundleWorkflows(),
+  activities: createActivities({ db, authority, wire }),
+  maxCachedWorkflows: 500,
+  shutdownGraceTime: '10s',
+});
+const housekeeping = keepHouse({ db, log });
+
+log.info({ namespace, taskQueue: config.taskQueue }, 'lifecycle worker is ready');
+await worker.run();
+housekeeping.stop();
+await connection.close();
+await wire[Symbol.asyncDispose]();
+await db.$client.end({ timeout: 5 });

@@ -1,0 +1,23 @@
+import { condition, setHandler, type SignalDefinition } from '@temporalio/workflow';
+
+export type Inbox<T> = {
+  /** The oldest message not yet taken; undefined when none came within the time. `summary` names the wait in the UI. */
+  next(withinMs: number, summary: string): Promise<T | undefined>;
+  /** Takes what has gathered, without waiting: for pokes, of which one says as much as ten. */
+  drain(): T[];
+};
+
+/** Opens the inbox of one kind of signal. Call it before the workflow's first await, or early messages are lost. */
+export function inbox<T>(definition: SignalDefinition<[T]>): Inbox<T> {
+  const messages: T[] = [];
+  setHandler(definition, (message) => void messages.push(message));
+  return {
+    async next(withinMs, summary) {
+      if (messages.length === 0 && withinMs > 0) {
+        await condition(() => messages.length > 0, withinMs, { summary });
+      }
+      return messages.shift();
+    },
+    drain: () => messages.splice(0),
+  };
+}

@@ -1,0 +1,3 @@
+/** Every lifecycle that a worker runs. */
+export { provisionDevice } from './provision-device.ts';
+export { sendCommand } from './send-command.ts';

@@ -1,0 +1,27 @@
+import type { LocalActivityOptions } from '@temporalio/common';
+
+const second = 1_000;
+const minute = 60 * second;
+const hour = 60 * minute;
+
+/*
+ * All activities so far are a statement or two on Postgres and, at most, one signature. They run as local activities:
+ * a third of the latency of scheduled ones, and one action instead of two.
+ */
+
+/** While a device waits for the answer: tried again quickly, given up before its client's patience (10 s) ends. */
+export const whileTheDeviceWaits: LocalActivityOptions = {
+  startToCloseTimeout: 5 * second,
+  scheduleToCloseTimeout: 9 * second,
+  retry: { initialInterval: 50, backoffCoefficient: 2, maximumInterval: second },
+};
+
+/** Nobody waits, and the step must happen all the same, however long the database is away. */
+export const untilItIsDone: LocalActivityOptions = {
+  startToCloseTimeout: 30 * second,
+  localRetryThreshold: 10 * second,
+  retry: { initialInterval: 100, backoffCoefficient: 2, maximumInterval: minute },
+};
+
+/** How long a certificate may wait for its first connection, counted from its issue. AWS gives the same hour. */
+export const activateWithinMs = hour;

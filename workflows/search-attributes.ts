@@ -1,0 +1,9 @@
+import { defineSearchAttributeKey, SearchAttributeType } from '@temporalio/common';
+
+/** What the Temporal UI can filter on, in the words of the API. A namespace needs each of them registered as a keyword. */
+export const searchAttributes = {
+  device: defineSearchAttributeKey('LonghaulDevice', SearchAttributeType.KEYWORD),
+  template: defineSearchAttributeKey('LonghaulTemplate', SearchAttributeType.KEYWORD),
+  status: defineSearchAttributeKey('LonghaulStatus', SearchAttributeType.KEYWORD),
+  waitingFor: defineSearchAttributeKey('LonghaulWaitingFor', SearchAttributeType.KEYWORD),
+};
