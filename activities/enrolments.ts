@@ -54,7 +54,6 @@ export const enrolmentActivities = ({ db, authority, wire }: Deps) => ({
       closesAt: new Date(Date.now() + request.activateWithinMs),
     };
     await db.transaction(async (tx) => {
-      if (!(await takeClaimSlot(tx, claim.id))) throw claimSpent(claim);
       const { authorityId, serial, fingerprint, pem, notBefore, notAfter } = issued;
       const row = { authorityId, serial, fingerprint, pem, notBefore, notAfter, spkiSha256, subject: certificateId };
       const state = 'PENDING_ACTIVATION';
@@ -65,6 +64,8 @@ export const enrolmentActivities = ({ db, authority, wire }: Deps) => ({
         subject: `certificate/${certificateId}`,
         data: { kind: 'device', claimId: claim.id, spkiSha256: spkiSha256.toString('hex') },
       });
+      // Last, because every enrolment under the claim waits for this row until the commit.
+      if (!(await takeClaimSlot(tx, claim.id))) throw claimSpent(claim);
     });
     return describe(enrolment);
   },

@@ -22,7 +22,7 @@ export type AuditEntry =
   | { action: 'certificate.issued'; subject: string; data: { kind: string; claimId?: string; spkiSha256: string } }
   | { action: 'certificate.activated'; subject: string; data: { device: string } }
   | { action: 'certificate.revoked'; subject: string; data: { reason: string } }
-  | { action: 'enrolment.refused'; subject: string; data: { code: string; detail: string } }
+  | { action: 'enrolment.refused' | 'command.refused'; subject: string; data: { code: string; detail: string } }
   | { action: 'enrolment.lapsed'; subject: string; data: { certificateId: string; claimId: string } }
   | { action: 'connection.refused'; subject: string; data: { code: string; address?: string } }
   | { action: 'topic.refused'; subject: string; data: { action: string; topic: string; code: string } }

@@ -79,7 +79,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   const offers = createOffers({ db, listener: later, wire, availability, log, sweepEveryMs });
   const commands = createCommands({ db, availability, relay, log, quarantined: metrics.quarantined });
   const provisioning = createProvisioning({ db, temporal, log, forbiddenSpki: deps.forbiddenSpki });
-  const requests = createRequests({ commands, provisioning, listener: later });
+  const requests = createRequests({ commands, provisioning, listener: later, refusals });
   const sessions = createSessions(
     {
       db,

@@ -2,7 +2,6 @@ import { createHash, randomBytes } from 'node:crypto';
 import { WithStartWorkflowOperation, type Client } from '@temporalio/client';
 import type { Logger } from 'pino';
 import { z } from 'zod';
-import { insertAudit } from '../db/audit.ts';
 import { findClaim } from '../db/claims.ts';
 import type { Database } from '../db/client.ts';
 import { enrolmentKey, findEnrolmentByKey, findIssuedChain, type EnrolmentRow } from '../db/enrolments.ts';
@@ -14,7 +13,7 @@ import { makeCsr, makeKeyPair } from '../pki/keys.ts';
 import { provisionDevice, provisionDeviceId } from '../workflows/provision-device.ts';
 import { registerDevice, requestCertificate, type RegisterDevice } from '../workflows/provision-device.ts';
 import { findRefusal, refusal, type RefusalDetail } from '../workflows/refusals.ts';
-import { describeIdentity, type Identity } from './identity.ts';
+import type { Identity } from './identity.ts';
 import { startsProvisionDevice } from './lifecycles.ts';
 import type { Session } from './messages.ts';
 import type { Reply, Request } from './requests.ts';
@@ -183,15 +182,6 @@ export function createProvisioning({
           parameters: body.parameters,
         }),
       ),
-
-    /** Audits what a claim was refused. An answer does not wait for an audit that cannot be written. */
-    recordRefusal: async ({ identity }: Session, { code, detail, status }: RefusalDetail): Promise<void> => {
-      if (status >= 500) return;
-      const actor = describeIdentity(identity);
-      await insertAudit(db, actor, { action: 'enrolment.refused', subject: actor, data: { code, detail } }).catch(
-        (error: unknown) => log.warn({ err: error, actor, code }, 'a refusal could not be audited'),
-      );
-    },
   };
 }
 

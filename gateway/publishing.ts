@@ -16,8 +16,20 @@ export type Acknowledge = (error?: Error) => void;
 
 /** What happens to a publish, from the moment it is read until it may be acknowledged. */
 export function createPublishing(hooks: Hooks, limits: Limits) {
+  const lastTurns = new WeakMap<Connection, Promise<void>>();
+
+  /** Publishes are worked on side by side, and acknowledged in the order in which they came [MQTT-4.6.0-2]. */
   async function work(connection: Connection, packet: Incoming, acknowledge: Acknowledge): Promise<void> {
+    const turn = lastTurns.get(connection);
+    const { promise, resolve: endTurn } = Promise.withResolvers<void>();
+    lastTurns.set(connection, promise);
     const published = await judge(connection, packet);
+    await turn;
+    settle(connection, published, acknowledge);
+    endTurn();
+  }
+
+  function settle(connection: Connection, published: Published, acknowledge: Acknowledge): void {
     if (published.outcome === 'committed') return acknowledge();
     if (published.outcome === 'given-up') return connection.end('SERVER_ERROR');
     if (connection.session?.protocol === 4) connection.reason ??= 'FORBIDDEN_ACCESS';

@@ -6,6 +6,8 @@ import { createBuckets } from './throttle.ts';
 export type RefusalLog = {
   /** Keeps that somebody was told no; of one actor only so many a minute, and the rest is counted. */
   record(actor: string, entry: AuditEntry): void;
+  /** The same, written before it resolves: whoever is answered no finds it in the audit. It never fails. */
+  recordNow(actor: string, entry: AuditEntry): Promise<void>;
   stop(): Promise<void>;
 };
 
@@ -15,8 +17,8 @@ const everyMs = 1_000;
 const waitingMax = 1_000;
 
 /**
- * The audit of refusals. It is written beside the refusal, not before it, and never in a device's own time; a hostile
- * device fills neither the table nor the memory.
+ * The audit of refusals. What is merely denied is written beside the denial; what is answered, before the answer. A
+ * hostile device fills neither the table nor the memory.
  */
 export function createRefusalLog(deps: {
   db: Db;
@@ -24,9 +26,12 @@ export function createRefusalLog(deps: {
   /** Refusals that were not written. */
   suppressed: () => void;
   perMinute?: number;
+  /** Answers of one actor: a factory line's devices share one claim, and each may be told no. */
+  answersPerSecond?: number;
 }): RefusalLog {
-  const { db, log, suppressed, perMinute = 6 } = deps;
+  const { db, log, suppressed, perMinute = 6, answersPerSecond = 1 } = deps;
   const actors = createBuckets(perMinute / 60, { burst: perMinute });
+  const answered = createBuckets(answersPerSecond, { burst: 600 * answersPerSecond });
   let waiting: Entry[] = [];
   let writing: Promise<void> = Promise.resolve();
 
@@ -51,6 +56,13 @@ export function createRefusalLog(deps: {
       if (waiting.length >= waitingMax || !actors.take(actor)) return suppressed();
       waiting.push({ actor, entry });
       return undefined;
+    },
+    async recordNow(actor, entry) {
+      if (!answered.take(actor)) return suppressed();
+      return insertAudit(db, actor, entry).catch((error: unknown) => {
+        suppressed();
+        log.warn({ err: error, actor, action: entry.action }, 'a refusal could not be recorded');
+      });
     },
     async stop() {
       clearInterval(timer);

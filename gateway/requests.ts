@@ -2,11 +2,13 @@ import type { z } from 'zod';
 import type { RefusalDetail } from '../workflows/refusals.ts';
 import type { Commands } from './commands.ts';
 import { commandResponse } from './commands.ts';
+import { describeIdentity } from './identity.ts';
 import type { Listener } from './listener.ts';
 import type { Message, Published, Session } from './messages.ts';
 import { parsePayload } from './payloads.ts';
 import type { Provisioning } from './provisioning.ts';
 import { csrRequest, keysRequest, registrationRequest } from './provisioning.ts';
+import type { RefusalLog } from './refusals.ts';
 import { fill, match, owns, topics, type Topic } from './topics.ts';
 
 export type Request<Body> = {
@@ -29,14 +31,15 @@ type Row = {
   rejection: (fault: RefusalDetail, params: Record<string, string>) => object;
   /** Parses the body and runs the effect; a fault of the body comes back as a refusal. */
   handle: (request: Request<unknown>) => Promise<Reply>;
-  /** Keeps a record of what was refused, before the answer. */
-  onRefused?: (session: Session, fault: RefusalDetail) => Promise<void>;
+  /** What the audit calls a refusal. */
+  refused: 'enrolment.refused' | 'command.refused';
 };
 
 export type RequestsDeps = {
   commands: Pick<Commands, 'respond'>;
   provisioning: Provisioning;
   listener: Pick<Listener, 'answer'>;
+  refusals: Pick<RefusalLog, 'recordNow'>;
 };
 
 const kib = 1024;
@@ -62,7 +65,7 @@ const table = ({ commands, provisioning }: RequestsDeps): Row[] => [
     rejected: topics.createKeysRejected,
     rejection: provisioningRejection,
     handle: parsed(keysRequest, provisioning.createKeys),
-    onRefused: provisioning.recordRefusal,
+    refused: 'enrolment.refused',
   },
   {
     topic: topics.createFromCsr,
@@ -71,7 +74,7 @@ const table = ({ commands, provisioning }: RequestsDeps): Row[] => [
     rejected: topics.createFromCsrRejected,
     rejection: provisioningRejection,
     handle: parsed(csrRequest, provisioning.createFromCsr),
-    onRefused: provisioning.recordRefusal,
+    refused: 'enrolment.refused',
   },
   {
     topic: topics.provision,
@@ -80,7 +83,7 @@ const table = ({ commands, provisioning }: RequestsDeps): Row[] => [
     rejected: topics.provisionRejected,
     rejection: provisioningRejection,
     handle: parsed(registrationRequest, provisioning.register),
-    onRefused: provisioning.recordRefusal,
+    refused: 'enrolment.refused',
   },
   {
     topic: topics.commandResponse,
@@ -88,6 +91,7 @@ const table = ({ commands, provisioning }: RequestsDeps): Row[] => [
     accepted: topics.commandAccepted,
     rejected: topics.commandRejected,
     rejection: commandRejection,
+    refused: 'command.refused',
     handle: parsed(commandResponse, commands.respond),
   },
 ];
@@ -117,23 +121,26 @@ export function createRequests(deps: RequestsDeps) {
     const { session, params } = request;
     const reply = await replyOf(row, request);
     if ('givenUp' in reply) return { outcome: 'given-up', detail: reply.givenUp };
+    if ('refused' in reply) await record(session, row.refused, reply.refused);
     const [topic, body] =
       'accepted' in reply ? [row.accepted, reply.accepted] : [row.rejected, row.rejection(reply.refused, params)];
     const payload = Buffer.from(JSON.stringify(body));
     deps.listener.answer(session, { topic: fill(topic.pattern, params), payload, qos: 1 });
     return { outcome: 'committed' };
   }
+
+  async function record({ identity }: Session, action: Row['refused'], { code, detail, status }: RefusalDetail) {
+    if (status >= 500) return;
+    const actor = describeIdentity(identity);
+    await deps.refusals.recordNow(actor, { action, subject: actor, data: { code, detail } });
+  }
 }
 
 async function replyOf(row: Row, request: Request<unknown>): Promise<Reply> {
   try {
     const parsedPayload = parsePayload(request.message.payload, row.bytesMax);
-    const reply: Reply =
-      'fault' in parsedPayload
-        ? { refused: { ...parsedPayload.fault, status: 400 } }
-        : await row.handle({ ...request, body: parsedPayload.value });
-    if ('refused' in reply) await row.onRefused?.(request.session, reply.refused);
-    return reply;
+    if ('fault' in parsedPayload) return { refused: { ...parsedPayload.fault, status: 400 } };
+    return await row.handle({ ...request, body: parsedPayload.value });
   } catch (error) {
     return { givenUp: error instanceof Error ? error.message : 'unexpected' };
   }

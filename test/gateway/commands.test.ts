@@ -6,6 +6,7 @@ import { cancelCommand } from '../../db/commands.ts';
 import { commands, commandTargets, commandTransitions, events, orders, outbox, quarantine } from '../../db/schema.ts';
 import { timeOutTargets } from '../../db/command-reviews.ts';
 import { createCommands } from '../../gateway/commands.ts';
+import { createRefusalLog } from '../../gateway/refusals.ts';
 import { createRequests } from '../../gateway/requests.ts';
 import type { Session } from '../../gateway/messages.ts';
 import { sendCommandId } from '../../workflows/send-command.ts';
@@ -26,7 +27,8 @@ function rig({ db = database.db, limits = {} }: RigOptions = {}) {
   const reports = createCommands({ db, availability: availabilityOf(db), relay, log: quiet, quarantined, limits });
   // These tests never enrol: a call to it would be a failure of its own.
   const provisioning = {} as Parameters<typeof createRequests>[0]['provisioning'];
-  const { dispatch } = createRequests({ commands: reports, provisioning, listener: ear });
+  const refusals = createRefusalLog({ db: db, log: quiet, suppressed: () => {} });
+  const { dispatch } = createRequests({ commands: reports, provisioning, listener: ear, refusals });
   const respond = async (session: Session, executionId: string, body: unknown) => {
     const name = session.identity.kind === 'device' ? session.identity.name : '';
     const topic = `$aws/commands/things/${name}/executions/${executionId}/response/json`;

@@ -3,6 +3,7 @@ import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { audit, certificates, claims, devices, enrolments, ownershipTokens, templates } from '../../db/schema.ts';
 import { createProvisioning } from '../../gateway/provisioning.ts';
+import { createRefusalLog } from '../../gateway/refusals.ts';
 import { createRequests } from '../../gateway/requests.ts';
 import { makeCsr, makeKeyPair } from '../../pki/keys.ts';
 import { makeDatabase, type TestDatabase } from '../support/database.ts';
@@ -51,7 +52,8 @@ async function makeLine(options: { usesMax?: number; serverMadeKeys?: boolean; c
   });
   // Nothing here responds to a command.
   const commands = {} as Parameters<typeof createRequests>[0]['commands'];
-  const { dispatch } = createRequests({ provisioning, commands, listener: ear });
+  const refusals = createRefusalLog({ db: database.db, log: quiet, suppressed: () => {} });
+  const { dispatch } = createRequests({ provisioning, commands, listener: ear, refusals });
   const ask = async (topic: string, body: object, session = claimSession({ ...claim })) => {
     const before = ear.answers.length;
     await dispatch(session, { topic, payload: Buffer.from(JSON.stringify(body)), qos: 1 });

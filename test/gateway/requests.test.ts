@@ -21,9 +21,9 @@ function rig(reply: Reply | Error = { accepted: { ok: true } }) {
     createKeys: effect,
     createFromCsr: effect,
     register: effect,
-    recordRefusal: async (_: unknown, fault: unknown) => void refused.push(fault),
   };
-  const { dispatch } = createRequests({ commands: { respond: effect }, provisioning, listener: ear });
+  const refusals = { recordNow: async (_: string, entry: unknown) => void refused.push(entry) };
+  const { dispatch } = createRequests({ commands: { respond: effect }, provisioning, listener: ear, refusals });
   const send = (topic: string, payload: string | Uint8Array, session = device) =>
     dispatch(session, { topic, payload: Buffer.from(payload), qos: 1 });
   return { ear, reached, refused, send, dispatch };
@@ -138,14 +138,19 @@ describe('an answer', () => {
     ]);
   });
 
-  test('that refuses an enrolment is kept on record', async () => {
+  test('that refuses is kept on record, whoever asked', async () => {
     const fault = { code: 'ClaimExpired', detail: 'over', status: 403 };
     const { ear, refused, send } = rig({ refused: fault });
     await send('$aws/certificates/create/json', '{}', claim);
     await send('$aws/certificates/create/json', 'x', claim);
     expect(ear.answers.map(({ body }) => body['errorCode'])).toEqual(['ClaimExpired', 'InvalidJson']);
     expect(ear.answers[0]?.body).toEqual({ statusCode: 403, errorCode: 'ClaimExpired', errorMessage: 'over' });
-    expect(refused).toHaveLength(2);
+    await send(responseTopic, 'x');
+    expect(refused).toMatchObject([
+      { action: 'enrolment.refused', subject: 'claim/c', data: { code: 'ClaimExpired' } },
+      { action: 'enrolment.refused', data: { code: 'InvalidJson' } },
+      { action: 'command.refused', subject: 'device/pump-1', data: { code: 'InvalidJson' } },
+    ]);
   });
 
   test('is not given when nobody knows what became of the request, nor when an effect fails', async () => {
