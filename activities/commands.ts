@@ -1,5 +1,6 @@
 import { insertAudit } from '../db/audit.ts';
-import { countTargets, markFinished, timeOutTargets } from '../db/command-reviews.ts';
+import { timeOutTargets } from '../db/command-endings.ts';
+import { countTargets, markFinished } from '../db/command-reviews.ts';
 import type { Deps } from './deps.ts';
 
 type Review = { open: number; closesAtMs: number; summary: string };

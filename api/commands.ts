@@ -1,5 +1,6 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { createRoute, z } from '@hono/zod-openapi';
+import { cancelCommand } from '../db/command-endings.ts';
 import * as commands from '../db/commands.ts';
 import { commandProgressed, sendCommandId } from '../workflows/send-command.ts';
 import type { RouteDeps } from './app.ts';
@@ -152,7 +153,7 @@ export function commandRoutes({ db, findPage, ...temporal }: RouteDeps) {
     .openapi(routes.cancel, async (c) => {
       const { id } = c.req.valid('param');
       const poke = { id, workflowId: sendCommandId(id), signal: commandProgressed.name };
-      const canceled = await commands.cancelCommand(c.var.db, c.var.actor, poke);
+      const canceled = await cancelCommand(c.var.db, c.var.actor, poke);
       const row = await commands.findCommand(c.var.db, id);
       if (!row) throw notFound();
       if (canceled === 0) throw new Problem('conflict', 'Every target of the command has ended already.');

@@ -2,7 +2,7 @@ import { randomUUIDv7 } from 'node:crypto';
 import { and, eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { recordCommandReports } from '../../db/command-targets.ts';
-import { cancelCommand } from '../../db/commands.ts';
+import { cancelCommand } from '../../db/command-endings.ts';
 import { audit, commands, commandTargets, commandTransitions, events, orders } from '../../db/schema.ts';
 import { commandProgressed, sendCommand, sendCommandId } from '../../workflows/send-command.ts';
 import { makeCommand, makeDevice } from '../gateway/rows.ts';
