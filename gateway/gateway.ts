@@ -10,7 +10,7 @@ import { startBeats } from './beats.ts';
 import { createCommands } from './commands.ts';
 import { followFeed } from './feed.ts';
 import { describeIdentity } from './identity.ts';
-import type { Limits } from './limits.ts';
+import { defaultLimits, type Limits } from './limits.ts';
 import { listen, type Hooks, type Listener } from './listener.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { createOffers } from './offers.ts';
@@ -77,7 +77,15 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   const refusals = createRefusalLog({ db, log, suppressed });
   const relay = createRelay({ db, gatewayId: id, temporal, registry: metrics.registry, log });
   const offers = createOffers({ db, listener: later, wire, availability, log, sweepEveryMs });
-  const commands = createCommands({ db, availability, relay, log, quarantined: metrics.quarantined });
+  const { holdMaxMs: heldMaxMs } = { ...defaultLimits, ...deps.limits };
+  const commands = createCommands({
+    db,
+    availability,
+    relay,
+    log,
+    quarantined: metrics.quarantined,
+    limits: { heldMaxMs },
+  });
   const provisioning = createProvisioning({ db, temporal, log, forbiddenSpki: deps.forbiddenSpki });
   const requests = createRequests({ commands, provisioning, listener: later, refusals });
   const sessions = createSessions(

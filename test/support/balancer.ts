@@ -27,8 +27,8 @@ export async function startBalancer(ports: number[]): Promise<Balancer> {
     const gateway = await dialFirst(inOrder());
     if (!gateway) return void client.destroy();
     hold(gateway);
-    client.once('close', () => gateway.destroy());
-    gateway.once('close', () => client.destroy());
+    client.once('close', () => gateway.destroySoon());
+    gateway.once('close', () => client.destroySoon());
     client.pipe(gateway).pipe(client);
   }
 
