@@ -1,0 +1,9 @@
+import { serveJobs } from '../jobs.ts';
+import { startBroker, startTlsServer } from './broker.ts';
+import { startHttp } from './http.ts';
+
+/** The baselines that are servers; each job starts one and returns its port. */
+const jobs = { startBroker, startTlsServer, startHttp };
+
+export type BareJobs = typeof jobs;
+serveJobs(jobs);

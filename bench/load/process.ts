@@ -1,0 +1,22 @@
+import { serveJobs } from '../jobs.ts';
+import { certificateJobs } from './certificates.ts';
+import { commandJobs } from './commands.ts';
+import { enrolmentJobs } from './enrolments.ts';
+import { httpJobs } from './http.ts';
+import { lifecycleJobs } from './lifecycles.ts';
+import { reconnectJobs } from './reconnects.ts';
+import { reportJobs } from './reports.ts';
+
+/** The devices, operators and programs that put the load on, in one process for both sides. */
+const jobs = {
+  ...certificateJobs,
+  ...commandJobs,
+  ...enrolmentJobs,
+  ...httpJobs,
+  ...lifecycleJobs,
+  ...reconnectJobs,
+  ...reportJobs,
+};
+
+export type LoadJobs = typeof jobs;
+serveJobs(jobs);
