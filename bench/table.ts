@@ -1,5 +1,5 @@
 import { readFile, writeFile } from 'node:fs/promises';
-import { cpus, totalmem } from 'node:os';
+import { cpus, loadavg, totalmem } from 'node:os';
 import type { Row } from './measure.ts';
 
 const heads = ['what', 'figure: median (range)', 'baseline, same run', 'ratio', 'must', 'aim', 'verdict'];
@@ -30,7 +30,10 @@ export function describeMachine(postgresVersion: string, now = new Date()): stri
   const [cpu] = cpus();
   const gib = (totalmem() / 2 ** 30).toFixed(0);
   const software = `Node ${process.versions.node}, PostgreSQL ${postgresVersion}`;
-  return `${now.toISOString().slice(0, 10)}; ${cpus().length} CPUs (${cpu?.model.trim()}), ${gib} GiB; ${software}`;
+  const load = loadavg()
+    .map((figure) => figure.toFixed(1))
+    .join(', ');
+  return `${now.toISOString().slice(0, 10)}; ${cpus().length} CPUs (${cpu?.model.trim()}), ${gib} GiB; ${software}; load averages at the end ${load}`;
 }
 
 /** Replaces the table of docs/performance.md; what stands around it is written by people. */
