@@ -37,7 +37,7 @@ export const keyEncryptionKeyFile = (dataDir: string): string => join(dataDir, '
 export async function openRig(): Promise<Rig> {
   await using opening = new AsyncDisposableStack();
   const dataDir = await mkdtemp(join(tmpdir(), 'longhaul-bench-'));
-  opening.defer(() => rm(dataDir, { recursive: true, force: true }));
+  opening.defer(() => rm(dataDir, { recursive: true, force: true, maxRetries: 5 }));
   await chmod(dataDir, 0o711); // Postgres may run as another user, and passes through
   const load = opening.use(await openHelper<LoadJobs>(import.meta.resolve('./load/process.ts')));
   const bare = opening.use(await openHelper<BareJobs>(import.meta.resolve('./bare/process.ts')));

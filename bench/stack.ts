@@ -1,7 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as pause } from 'node:timers/promises';
 import { rootFolder } from '../embedded/node-parts.ts';
+import { findRecorded } from '../embedded/pid-files.ts';
 import { readStackFile, stackFileOf, type Stack } from '../embedded/stack-file.ts';
 
 export type RunningStack = AsyncDisposable & {
@@ -40,13 +43,16 @@ export async function startStack(dataDir: string, { devices }: { devices: number
   return {
     stack: await readStackFile(stackFileOf(dataDir)),
     readyMs,
-    [Symbol.asyncDispose]: () => stop(child),
+    [Symbol.asyncDispose]: () => stop(child, dataDir),
   };
 }
 
-async function stop(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const exited = once(child, 'exit');
-  child.kill('SIGTERM');
-  await exited;
+/** npm may be gone before what it ran: the stack has ended when nobody holds its folder. */
+async function stop(child: ChildProcess, dataDir: string): Promise<void> {
+  if (child.exitCode === null && child.signalCode === null) {
+    const exited = once(child, 'exit');
+    child.kill('SIGTERM');
+    await exited;
+  }
+  while ((await findRecorded(join(dataDir, 'holder.pid'))) !== undefined) await pause(50);
 }
