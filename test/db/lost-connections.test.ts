@@ -1,16 +1,17 @@
 import { once } from 'node:events';
 import { connect as dial, createServer, type AddressInfo, type Socket } from 'node:net';
 import { sql } from 'drizzle-orm';
-import { expect, inject, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { connect, type Database } from '../../db/client.ts';
 import { judgeFailure } from '../../db/outcomes.ts';
+import { makeDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 
 const connections = 8;
 
-/** A wire to the run's Postgres that can be cut: all connections at once, as when the server dies. */
-async function openWire() {
-  const server = new URL(inject('postgres').url);
+/** A wire to a Postgres that can be cut: all connections at once, as when the server dies. */
+async function openWire(url: string) {
+  const server = new URL(url);
   const sockets = new Set<Socket>();
   const proxy = createServer((client) => {
     const upstream = dial(Number(server.port), server.hostname);
@@ -54,7 +55,8 @@ test.each<[string, (db: Database) => Promise<unknown>]>([
   ['statements', (db) => db.execute(sql`select 1`)],
   ['transactions', (db) => db.transaction((tx) => tx.execute(sql`select 1`))],
 ])('a pool of %s that loses its connections under load has all of them back afterwards', async (_, ask) => {
-  await using wire = await openWire();
+  await using database = await makeDatabase();
+  await using wire = await openWire(database.url);
   const db = connect({ url: wire.url, max: connections });
   const load = askWithoutEnd(() => ask(db));
   for (let cuts = 0; cuts < 6; cuts += 1) {

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { chmod, mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import postgres from 'postgres';
 import type { TestProject } from 'vitest/node';
 import { migrate } from '../../db/migrate.ts';
 import { findRecorded, holdFolder } from '../../embedded/pid-files.ts';
@@ -37,9 +38,9 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
     resources.use(await holdFolder(folder));
     const starts = [startSharedPostgres(folder, binDir), startSharedTemporal(folder)] as const;
     for (const start of starts) resources.defer(() => stop(start));
-    const [postgres, temporal] = await Promise.all(starts);
+    const [server, temporal] = await Promise.all(starts);
     project.provide('folder', folder);
-    project.provide('postgres', { url: postgres.url, superuserUrl: postgres.superuserUrl, binDir });
+    project.provide('postgres', { url: server.url, superuserUrl: server.superuserUrl, binDir });
     project.provide('temporal', { address: temporal.address, namespace: temporal.namespace });
   } catch (error) {
     await resources.disposeAsync();
@@ -56,7 +57,16 @@ async function startSharedPostgres(folder: string, binDir: string | undefined) {
     await migrate(template.url);
   }
   const copy = await copyCluster(folder);
-  return startPostgres({ dataDir: copy, port: 0, binDir, settings: testSettings });
+  const server = await startPostgres({ dataDir: copy, port: 0, binDir, settings: testSettings });
+  await closeTemplate(server.superuserUrl);
+  return server;
+}
+
+/** A database that somebody is connected to cannot be copied, so nobody may connect to the one that all are copies of. */
+async function closeTemplate(superuserUrl: string): Promise<void> {
+  const sql = postgres(superuserUrl, { max: 1 });
+  await sql`alter database longhaul allow_connections false`;
+  await sql.end({ timeout: 1 });
 }
 
 function startSharedTemporal(folder: string) {
