@@ -11,6 +11,8 @@ export type Reporter = AsyncDisposable & {
   /** Reports this execution as done, at QoS 1; resolves with its acknowledgement, over whichever connection. */
   report(executionId: string): Promise<void>;
   acknowledged: Set<string>;
+  /** Resolves in the moment in which so many are acknowledged. */
+  reached(count: number): Promise<void>;
   /** How many were sent again. */
   repeated(): number;
 };
@@ -18,6 +20,7 @@ export type Reporter = AsyncDisposable & {
 /** A device that only reports: an ordinary MQTT client, which sends again what was not acknowledged. */
 export async function createReporter({ mqtt }: System, { name, certificate, privateKey }: Enrolled): Promise<Reporter> {
   const acknowledged = new Set<string>();
+  let goal = { count: 0, resolve: () => {} };
   let repeated = 0;
   const client = connect({
     protocol: 'mqtts',
@@ -46,10 +49,12 @@ export async function createReporter({ mqtt }: System, { name, certificate, priv
   return {
     acknowledged,
     repeated: () => repeated,
+    reached: (count) => new Promise((resolve) => (goal = { count, resolve })),
     async report(executionId) {
       const body = JSON.stringify({ status: 'SUCCEEDED', result: { of: { s: executionId } } });
       await client.publishAsync(executionTopic(name, executionId, 'response/json'), body, { qos: 1 });
       acknowledged.add(executionId);
+      if (acknowledged.size >= goal.count) goal.resolve();
     },
     [Symbol.asyncDispose]: () => client.endAsync(true),
   };
