@@ -6,5 +6,7 @@ export type Deps = {
   db: Database;
   authority: Authority;
   /** Hints to the gateways, after the commit; each may be lost. */
-  wire: { tell(hint: { feed: true }): void };
+  wire: { tell(hint: { feed: true } | { orders: string[] }): void };
+  /** Instead of the database's own time, for tests that let days pass. */
+  clock?: () => Date;
 };

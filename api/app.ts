@@ -1,6 +1,8 @@
 import { OpenAPIHono } from '@hono/zod-openapi';
 import type { Database, Db } from '../db/client.ts';
+import type { Store } from '../files/store.ts';
 import type { Authority } from '../pki/authority.ts';
+import { artifactRoutes, artifactUploads } from './artifacts.ts';
 import { auditRoutes } from './audit.ts';
 import { authenticate } from './auth.ts';
 import { readBodies } from './bodies.ts';
@@ -9,12 +11,22 @@ import { claimRoutes } from './claims.ts';
 import { commandRoutes } from './commands.ts';
 import { deviceRoutes } from './devices.ts';
 import { enrolmentRoutes } from './enrolments.ts';
+import type { StreamLimits } from './event-streams.ts';
+import { groupRoutes } from './groups.ts';
 import { healthRoutes, type Probes } from './health.ts';
 import { workOnce, type Hint } from './idempotency.ts';
+import { jobRoutes } from './jobs.ts';
 import { createLists, type FindPage } from './lists.ts';
 import { describeApi } from './openapi.ts';
 import { answerProblem, Problem } from './problem.ts';
 import { limitRates } from './rates.ts';
+import { releaseKeyRoutes } from './release-keys.ts';
+import { releaseRoutes } from './releases.ts';
+import { rolloutDecisionRoutes } from './rollout-decisions.ts';
+import { rolloutEventRoutes } from './rollout-events.ts';
+import { rolloutExecutionRoutes } from './rollout-executions.ts';
+import { rolloutOrderRoutes } from './rollout-orders.ts';
+import { rolloutRoutes } from './rollouts.ts';
 import { serviceRoutes } from './services.ts';
 import { templateRoutes } from './templates.ts';
 
@@ -37,6 +49,8 @@ export type Deps = {
   db: Database;
   wire: { tell(hint: Hint): void };
   authority: Authority;
+  /** Where artifacts are kept. */
+  store: Store;
   probes: Probes;
   /** Without a slash at its end; pages of workflows are under it. */
   temporalUiUrl: string;
@@ -44,13 +58,20 @@ export type Deps = {
   version: string;
   /** 32 bytes, the same in every API process. */
   cursorKey: Uint8Array;
-  limits: { bodyBytes: number; requestsPerSecond: number };
+  limits: { bodyBytes: number; artifactBytes: number; requestsPerSecond: number };
+  /** Of streams of events. */
+  streams?: Partial<StreamLimits> | undefined;
+  /** Aborted when the process is about to stop: what streams ends then. */
+  closing?: AbortSignal | undefined;
   /** Told of errors that are answered without their text. */
   report: (error: unknown) => void;
 };
 
 /** What the routes of a noun are made from. */
-export type RouteDeps = Pick<Deps, 'db' | 'authority' | 'temporalUiUrl' | 'namespace'> & { findPage: FindPage };
+export type RouteDeps = Pick<
+  Deps,
+  'db' | 'authority' | 'temporalUiUrl' | 'namespace' | 'streams' | 'closing' | 'report'
+> & { findPage: FindPage };
 
 /** The API as one function from request to answer: `createApp(deps).fetch`. */
 export function createApp(deps: Deps) {
@@ -66,13 +87,22 @@ export function createApp(deps: Deps) {
 
   app.use(authenticate({ db }));
   app.use(limitRates({ perSecond: limits.requestsPerSecond }));
+  app.route('/v1', artifactUploads(deps));
   app.use(readBodies({ bytesMax: limits.bodyBytes }));
   app.use(workOnce({ db, wire }));
 
   const routeDeps = { ...deps, findPage: createLists(deps) };
-  const nouns = [deviceRoutes, templateRoutes, claimRoutes, serviceRoutes];
+  const nouns = [deviceRoutes, groupRoutes, templateRoutes, claimRoutes, serviceRoutes];
+  const software = [artifactRoutes, releaseKeyRoutes, releaseRoutes];
+  const rollouts = [
+    rolloutRoutes,
+    rolloutOrderRoutes,
+    rolloutExecutionRoutes,
+    rolloutDecisionRoutes,
+    rolloutEventRoutes,
+  ];
   const readers = [enrolmentRoutes, certificateRoutes, commandRoutes, auditRoutes];
-  for (const routes of [...nouns, ...readers]) app.route('/v1', routes(routeDeps));
+  for (const routes of [...nouns, ...software, ...rollouts, jobRoutes, ...readers]) app.route('/v1', routes(routeDeps));
   describeApi(app, deps.version);
   return app;
 }

@@ -2,6 +2,10 @@ import { randomUUIDv7 } from 'node:crypto';
 import { createRoute, z } from '@hono/zod-openapi';
 import { certificateFields, listCertificates, type CertificatePage } from '../db/certificates.ts';
 import * as devices from '../db/devices.ts';
+import { listGroupsOf } from '../db/group-members.ts';
+import { readSoftware } from '../db/software.ts';
+import type { Software } from '../db/software-changes.ts';
+import { findDeviceFields } from '../db/targets.ts';
 import type { RouteDeps } from './app.ts';
 import { certificate, presentCertificate } from './certificates.ts';
 import { Problem } from './problem.ts';
@@ -12,7 +16,7 @@ const tags = ['devices'];
 const path = '/devices/{name}';
 const params = z.object({ name: schemas.deviceName });
 
-const device = z
+export const device = z
   .object({
     id: schemas.uuid,
     name: schemas.deviceName,
@@ -38,6 +42,10 @@ const wholeDevice = device
   .extend({
     presence: presence.nullable().openapi({ description: 'Null when the device was never connected' }),
     certificates: z.record(z.string(), z.int()).openapi({ description: 'How many there are by state' }),
+    groups: z.array(schemas.groupName).openapi({ description: 'The static groups that it is in' }),
+    software: z
+      .record(z.string(), z.object({ version: z.string(), reportedAt: schemas.instant }))
+      .openapi({ description: 'What it says that it runs, by product' }),
   })
   .openapi('DeviceWithPresence');
 
@@ -72,7 +80,7 @@ const routes = {
     method: 'get',
     path,
     operationId: 'getDevice',
-    summary: 'One device, its presence and how many certificates it has',
+    summary: 'One device: its presence, certificates, groups and what it runs',
     tags,
     request: { params },
     responses: { 200: answer('The device', wholeDevice), ...otherwise },
@@ -120,23 +128,27 @@ export const deviceRoutes = ({ findPage }: RouteDeps) =>
     .createRouter()
     .openapi(routes.list, async (c) => {
       const rows = await findPage(c, c.req.valid('query'), {
-        fields: devices.deviceFields,
+        fields: findDeviceFields,
         find: devices.listDevices,
         place: (row) => [row.name.toLowerCase()],
       });
-      return c.json({ items: rows.map(present) }, 200);
+      return c.json({ items: rows.map(presentDevice) }, 200);
     })
     .openapi(routes.register, async (c) => {
       const request = c.req.valid('json');
       const row = await devices.registerAhead(c.var.db, c.var.actor, { id: randomUUIDv7(), ...request });
       if (!row) throw nameTaken();
-      return c.json(present(row), 201);
+      return c.json(presentDevice(row), 201);
     })
     .openapi(routes.get, async (c) => {
       const found = await devices.findDevice(c.var.db, c.req.valid('param').name);
       if (!found) throw notFound();
-      const certificates = await devices.countCertificates(c.var.db, found.device.id);
-      return c.json({ ...present(found.device), presence: presentPresence(found.presence), certificates }, 200);
+      const { id } = found.device;
+      const certificates = await devices.countCertificates(c.var.db, id);
+      const groups = await listGroupsOf(c.var.db, id);
+      const software = presentSoftware((await readSoftware(c.var.db, [id])).get(id));
+      const whole = { presence: presentPresence(found.presence), certificates, groups, software };
+      return c.json({ ...presentDevice(found.device), ...whole }, 200);
     })
     .openapi(routes.change, async (c) => {
       const entries = Object.entries(c.req.valid('json').attributes);
@@ -146,7 +158,7 @@ export const deviceRoutes = ({ findPage }: RouteDeps) =>
         judge: judgeAttributes,
       });
       if (!row) throw notFound();
-      return c.json(present(row), 200);
+      return c.json(presentDevice(row), 200);
     })
     .openapi(routes.block, async (c) => {
       const { name } = c.req.valid('param');
@@ -154,14 +166,14 @@ export const deviceRoutes = ({ findPage }: RouteDeps) =>
       if (!row)
         throw (await devices.findDevice(c.var.db, name)) ? conflict('The device is blocked already.') : notFound();
       c.var.tell({ feed: true });
-      return c.json(present(row), 200);
+      return c.json(presentDevice(row), 200);
     })
     .openapi(routes.unblock, async (c) => {
       const { name } = c.req.valid('param');
       const row = await devices.unblockDevice(c.var.db, c.var.actor, name);
       if (!row) throw (await devices.findDevice(c.var.db, name)) ? conflict('The device is not blocked.') : notFound();
       c.var.tell({ feed: true });
-      return c.json(present(row), 200);
+      return c.json(presentDevice(row), 200);
     })
     .openapi(routes.certificates, async (c) => {
       const found = await devices.findDevice(c.var.db, c.req.valid('param').name);
@@ -174,7 +186,7 @@ export const deviceRoutes = ({ findPage }: RouteDeps) =>
       return c.json({ items: rows.map(presentCertificate) }, 200);
     });
 
-const present = ({ createdAt, updatedAt, ...row }: devices.DeviceRow) => ({
+export const presentDevice = ({ createdAt, updatedAt, ...row }: devices.DeviceRow) => ({
   ...row,
   createdAt: createdAt.toISOString(),
   updatedAt: updatedAt.toISOString(),
@@ -190,6 +202,14 @@ const presentPresence = (row: FoundDevice['presence']) =>
     reason: row.reason,
     changedAt: row.changedAt.toISOString(),
   };
+
+const presentSoftware = (software?: Software) =>
+  Object.fromEntries(
+    [...(software?.products ?? [])].map(([product, { version, reportedAt }]) => [
+      product,
+      { version, reportedAt: reportedAt.toISOString() },
+    ]),
+  );
 
 function judgeAttributes(attributes: devices.Attributes): void {
   const judged = schemas.attributes.safeParse(attributes);

@@ -3,13 +3,14 @@ import type { Db } from '../db/client.ts';
 import type { Fields, Page } from '../db/fields.ts';
 import type { Api } from './app.ts';
 import { createCursors } from './cursors.ts';
-import { compileFilter } from './filters.ts';
+import { compileQuery } from './filters.ts';
 import { Problem } from './problem.ts';
 
 export type ListQuery = { filter?: string | undefined; limit: number; cursor?: string | undefined };
 
 export type List<Row, Key extends string[]> = {
-  fields: Fields;
+  /** What it may be filtered by, which may depend on rows that the filter names. */
+  fields: Fields | ((db: Db, filter: string) => Promise<Fields>);
   find(db: Db, page: Page<Key>): Promise<Row[]>;
   /** Where the row stands in the list's order. */
   place(row: Row): Key;
@@ -30,8 +31,11 @@ export function createLists({ cursorKey }: { cursorKey: Uint8Array }): FindPage 
     if (cursor !== undefined && !place) {
       throw new Problem('foreign-cursor', 'A cursor is taken from the Link header, and used with the same filter.');
     }
-    const rows = await list.find(c.var.db, {
-      filter: filter === undefined ? undefined : compileFilter(filter, list.fields),
+    const { db } = c.var;
+    const { fields } = list;
+    const known = (text: string) => (typeof fields === 'function' ? fields(db, text) : fields);
+    const rows = await list.find(db, {
+      filter: filter === undefined ? undefined : await compileQuery(filter, known),
       // The cursor was sealed for this very list, out of what its `place` gave.
       after: place as Parameters<typeof list.find>[1]['after'],
       limit: limit + 1,

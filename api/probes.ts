@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm';
 import type { Database } from '../db/client.ts';
-import { schemaVersion } from '../db/migrate.ts';
+import { probeSchema } from '../db/probes.ts';
 import type { Probes } from './health.ts';
 
 type Temporal = {
@@ -18,10 +18,7 @@ export function createProbes(db: Database, temporal: Temporal): Probes & AsyncDi
   const open = new Set<Promise<unknown>>();
   return {
     postgres: async () => void (await db.execute(sql`select 1`)),
-    async schema() {
-      const [row] = await db.execute<{ version: number }>(sql`select max(version)::int as version from migrations`);
-      if (!row || row.version < schemaVersion) throw new Error('the schema is older than this release can live with');
-    },
+    schema: () => probeSchema(db),
     async temporal() {
       const deadline = new Date(Date.now() + temporalWithinMs);
       const question = temporal.withDeadline(deadline, () => temporal.workflowService.getSystemInfo({}));

@@ -1,6 +1,6 @@
 import { OpenAPIHono, z } from '@hono/zod-openapi';
+import { filterLengthMax } from '../db/filters.ts';
 import type { Api } from './app.ts';
-import { filterLengthMax } from './filters.ts';
 import { Problem, type Fault } from './problem.ts';
 
 /** The rule for names of devices and of services: it fits a topic level, a common name and a URL. */
@@ -16,6 +16,14 @@ export const templateName = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,35}$/, 'a name is 1 to 36 of A-Z a-z 0-9 _ - and starts with a letter or digit')
   .openapi('TemplateName', { example: 'pumps' });
+
+export const groupName = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$/,
+    'a name is 1 to 63 of A-Z a-z 0-9 _ . : - and starts with a letter or digit',
+  )
+  .openapi('GroupName', { example: 'canaries' });
 
 export const uuid = z.uuid().openapi({ example: '0193b4a8-7d5e-7c3a-9d54-6f1f2b7a4c11' });
 export const certificateId = z.string().regex(/^[0-9a-f]{64}$/, '64 hexadecimal digits');
@@ -45,6 +53,12 @@ export const attributes = z
   .record(attributeName, attributeValue)
   .refine((record) => Object.keys(record).length <= attributesMax, `there are at most ${attributesMax} of them`)
   .openapi('Attributes', { example: { line: 'north' } });
+
+/** Over devices; what else is wrong with it is found when it is compiled. */
+export const deviceFilter = plainText(filterLengthMax).min(1).openapi('DeviceFilter', {
+  description: 'RSQL over devices',
+  example: 'attributes.site==berlin;version.pump-firmware!=1.3.*',
+});
 
 export const listQuery = z.strictObject({
   filter: z
@@ -125,7 +139,7 @@ function badQuery(issues: Issue[]): Problem {
 }
 
 /** A field that nobody knows is pointed at itself, not at the object around it. */
-function faultsOf({ path, message, keys }: Issue): Fault[] {
+export function faultsOf({ path, message, keys }: Issue): Fault[] {
   if (keys) return keys.map((key) => ({ pointer: pointerTo([...path, key]), detail: 'the field is not known' }));
   return [{ pointer: pointerTo(path), detail: message }];
 }

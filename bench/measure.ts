@@ -49,20 +49,21 @@ export type Row = {
   ratio: string;
   must: string;
   aim: string;
-  verdict: 'aim' | 'must' | 'missed';
+  /** `shown`: nothing is asked of it. */
+  verdict: 'aim' | 'must' | 'missed' | 'shown';
 };
 
 /** A rate per second, as a share of the baseline's: the more the better. */
-export function rateRow(what: string, pairs: Pairs, { must, aim }: { must: number; aim: number }): Row {
+export function rateRow(what: string, pairs: Pairs, asked?: { must: number; aim: number }): Row {
   const ratio = ratioOf(pairs);
   return {
     what,
     figure: `${spread(pairs.product)} /s`,
     baseline: `${spread(pairs.baseline)} /s`,
     ratio: ratio.toPrecision(2),
-    must: `≥ ${must}`,
-    aim: `≥ ${aim}`,
-    verdict: ratio >= aim ? 'aim' : ratio >= must ? 'must' : 'missed',
+    must: asked ? `≥ ${asked.must}` : '–',
+    aim: asked ? `≥ ${asked.aim}` : '–',
+    verdict: !asked ? 'shown' : ratio >= asked.aim ? 'aim' : ratio >= asked.must ? 'must' : 'missed',
   };
 }
 

@@ -1,15 +1,15 @@
-import { readFile } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { pidFileOf } from '../embedded/node-parts.ts';
 import { findRecorded } from '../embedded/pid-files.ts';
 import { judge, median, ratioOf, spread, type Pairs, type Row } from './measure.ts';
+import { residentMibOf } from './processes.ts';
 import type { Rig } from './rig.ts';
 
 const rounds = 3;
 const connections = 1_000;
 /** What a process needs for a moment only is given back by then. */
 const settleMs = 4_000;
-const parts = ['gateway', 'lifecycle', 'api'];
+const parts = ['gateway', 'files', 'lifecycle', 'api'];
 
 /** Resident memory of the three processes as `npm start` runs them; the devices are in another one. */
 export async function memory(rig: Rig): Promise<Row[]> {
@@ -40,11 +40,11 @@ export async function memory(rig: Rig): Promise<Row[]> {
 
 async function residentMib(dataDir: string): Promise<number> {
   const sizes = await Promise.all(parts.map((part) => residentOf(pidFileOf(dataDir, part))));
-  return sizes.reduce((sum, size) => sum + size, 0) / 1_024;
+  return sizes.reduce((sum, size) => sum + size, 0);
 }
 
 async function residentOf(pidFile: string): Promise<number> {
   const pid = await findRecorded(pidFile);
-  const status = await readFile(`/proc/${pid}/status`, 'utf8');
-  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]);
+  if (pid === undefined) throw new Error(`${pidFile}: it does not run`);
+  return residentMibOf(pid);
 }

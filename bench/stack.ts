@@ -13,13 +13,12 @@ export type RunningStack = AsyncDisposable & {
   readyMs: number;
 };
 
-const ports = ['--api-port', '--mqtt-port', '--ui-port', '--temporal-port', '--postgres-port'].flatMap((flag) => [
-  flag,
-  '0',
-]);
+const ports = ['--api-port', '--mqtt-port', '--files-port', '--ui-port', '--temporal-port', '--postgres-port'].flatMap(
+  (flag) => [flag, '0'],
+);
 
 /** All load comes from one machine and one API key: what protects a real fleet from such a neighbour is out of the way. */
-const opened = {
+export const opened = {
   API_REQUESTS_PER_SECOND: '1000000',
   GATEWAY_HANDSHAKES_PER_SECOND: '1000000',
   GATEWAY_HANDSHAKES_PER_SECOND_PER_ADDRESS: '1000000',

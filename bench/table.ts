@@ -3,7 +3,12 @@ import { cpus, loadavg, totalmem } from 'node:os';
 import type { Row } from './measure.ts';
 
 const heads = ['what', 'figure: median (range)', 'baseline, same run', 'ratio', 'must', 'aim', 'verdict'];
-const verdicts: Record<Row['verdict'], string> = { aim: 'met, and the aim', must: 'met', missed: '**missed**' };
+const verdicts: Record<Row['verdict'], string> = {
+  aim: 'met, and the aim',
+  must: 'met',
+  missed: '**missed**',
+  shown: '–',
+};
 const page = new URL('../docs/performance.md', import.meta.url);
 const marked = /(<!-- table -->\n)[^]*(<!-- \/table -->)/;
 

@@ -1,6 +1,6 @@
-import { randomUUIDv7 } from 'node:crypto';
 import { and, desc, lt } from 'drizzle-orm';
 import type { Db } from './client.ts';
+import { createIds } from './ids.ts';
 import { instant, text, type Fields, type Page } from './fields.ts';
 import { audit } from './schema.ts';
 
@@ -19,16 +19,41 @@ export type AuditEntry =
   | { action: 'device.registered'; subject: string; data: { template?: string; certificateId?: string } }
   | { action: 'device.changed'; subject: string; data: { attributes: string[] } }
   | { action: 'device.blocked' | 'device.unblocked'; subject: string; data: { reason?: string } }
+  | { action: 'group.created' | 'group.changed'; subject: string; data: { filter?: string } }
+  | { action: 'group.members-changed'; subject: string; data: { added: number; removed: number } }
+  | { action: 'group.deleted'; subject: string; data: Record<string, never> }
   | { action: 'certificate.issued'; subject: string; data: { kind: string; claimId?: string; spkiSha256: string } }
   | { action: 'certificate.activated'; subject: string; data: { device: string } }
   | { action: 'certificate.revoked'; subject: string; data: { reason: string } }
-  | { action: 'enrolment.refused' | 'command.refused'; subject: string; data: { code: string; detail: string } }
+  | {
+      action: 'enrolment.refused' | 'command.refused' | 'job.refused' | 'software.refused';
+      subject: string;
+      data: { code: string; detail: string };
+    }
   | { action: 'enrolment.lapsed'; subject: string; data: { certificateId: string; claimId: string } }
   | { action: 'connection.refused'; subject: string; data: { code: string; address?: string } }
   | { action: 'topic.refused'; subject: string; data: { action: string; topic: string; code: string } }
   | { action: 'command.created'; subject: string; data: { targets: number; timeoutSeconds: number } }
   | { action: 'command.canceled'; subject: string; data: { targets: number } }
-  | { action: 'command.timed-out'; subject: string; data: { targets: number } };
+  | { action: 'command.timed-out'; subject: string; data: { targets: number } }
+  | { action: 'artifact.stored'; subject: string; data: { size: number } }
+  | { action: 'release-key.created'; subject: string; data: { name: string; products: string[] | null } }
+  | { action: 'release-key.revoked'; subject: string; data: { reason: string; releases: number } }
+  | { action: 'release.created'; subject: string; data: { product: string; version: string; keyId: string } }
+  | { action: 'release.revoked'; subject: string; data: { reason: string } }
+  | { action: 'rollout.created'; subject: string; data: { release?: string } }
+  | { action: 'rollout.changed'; subject: string; data: { revision: number; changed: string[] } }
+  | { action: 'rollout.approved'; subject: string; data: { planHash: string } }
+  | { action: 'rollout.denied'; subject: string; data: { planHash: string; reason?: string } }
+  | {
+      action: 'rollout.started' | 'rollout.paused' | 'rollout.undone';
+      subject: string;
+      data: Record<string, never>;
+    }
+  | { action: 'rollout.resumed'; subject: string; data: { wave?: number } }
+  | { action: 'rollout.stopped'; subject: string; data: { inProgress: 'finish' | 'cancel' } }
+  | { action: 'rollout.retried'; subject: string; data: { devices: number; kinds: string[] } }
+  | { action: 'rollout.decided'; subject: string; data: { kind: string; words: string } };
 
 /** Who did it: `api-key/<id>`, `device/<name>`, `claim/<id>`, `service/<name>` or `system/<part>`. */
 export type Actor = string;
@@ -36,7 +61,8 @@ export type Actor = string;
 /** Writes entries in the transaction of the change that they tell of. */
 export async function insertAudit(db: Db, actor: Actor, ...entries: AuditEntry[]): Promise<void> {
   if (entries.length === 0) return;
-  await db.insert(audit).values(entries.map((entry) => ({ id: randomUUIDv7(), actor, ...entry })));
+  const nextId = createIds(); // in the order in which they are given
+  await db.insert(audit).values(entries.map((entry) => ({ id: nextId(), actor, ...entry })));
 }
 
 export type AuditRow = typeof audit.$inferSelect;

@@ -1,20 +1,11 @@
 import { and, asc, eq, gt, ne, sql } from 'drizzle-orm';
 import { insertAudit, type Actor } from './audit.ts';
 import type { Db } from './client.ts';
-import { attribute, instant, text, word, type Fields, type Page } from './fields.ts';
+import type { Page } from './fields.ts';
 import { certificates, devices, feed, presence } from './schema.ts';
 
 export type DeviceRow = typeof devices.$inferSelect;
 export type Attributes = Record<string, string>;
-
-/** What GET /devices may be filtered by, each with its index. */
-export const deviceFields: Fields = {
-  name: text(devices.name, { fold: true }),
-  template: text(devices.template),
-  state: word(devices.state, ['REGISTERED', 'ACTIVE', 'BLOCKED']),
-  createdAt: instant(devices.createdAt, { id: devices.id }),
-  'attributes.*': (name) => attribute(devices.attributes, name),
-};
 
 const isNamed = (name: string) => eq(sql`lower(${devices.name})`, name.toLowerCase());
 

@@ -18,8 +18,13 @@ export class FieldFault extends Error {
 }
 
 const equality: Operator[] = ['==', '!=', '=in=', '=out='];
+/** What a negated comparison denies. */
+export const negated: Partial<Record<Operator, Operator>> = { '!=': '==', '=out=': '=in=' };
 const order: Operator[] = ['==', '!=', '=gt=', '=ge=', '=lt=', '=le='];
 const wildcardsMax = 4;
+
+/** False, or null: what is not there is not equal to any value. */
+export const isNotTrue = (condition: SQL) => sql`(${condition}) is not true`;
 
 /** Compared as it stands; `*` in a value of `==` or `!=` stands for any characters. `fold` makes it blind to case. */
 export function text(column: PgColumn, { fold = false } = {}): Field {
@@ -28,12 +33,13 @@ export function text(column: PgColumn, { fold = false } = {}): Field {
   return {
     operators: equality,
     condition(operator, values) {
-      const [first = ''] = values.map(read);
       const list = values.map(read);
-      if (operator === '=in=') return inArray(expression, list);
-      if (operator === '=out=') return notInArray(expression, list);
-      const condition = first.includes('*') ? sql`${expression} like ${likePattern(first)}` : eq(expression, first);
-      return operator === '==' ? condition : not(condition);
+      const [first = ''] = list;
+      const positive = negated[operator];
+      const isList = (positive ?? operator) === '=in=';
+      const equal = first.includes('*') ? sql`${expression} like ${likePattern(first)}` : eq(expression, first);
+      const condition = isList ? inArray(expression, list) : equal;
+      return positive ? isNotTrue(condition) : condition;
     },
   };
 }
@@ -55,7 +61,21 @@ function readUuid(value: string): string {
   throw new FieldFault('it is a UUID');
 }
 
-function equals(column: PgColumn, read: (value: string) => string): Field {
+/** A whole number from 0 on. */
+export const whole = (column: PgColumn): Field =>
+  equals(column, (value) => {
+    if (/^\d{1,9}$/.test(value)) return Number(value);
+    throw new FieldFault('it is a whole number');
+  });
+
+/** SHA-256, in hexadecimal digits. */
+export const digest = (column: PgColumn): Field =>
+  equals(column, (value) => {
+    if (/^[0-9a-f]{64}$/i.test(value)) return Buffer.from(value, 'hex');
+    throw new FieldFault('it is a digest of 64 hexadecimal digits');
+  });
+
+function equals(column: PgColumn, read: (value: string) => unknown): Field {
   return {
     operators: equality,
     condition(operator, values) {
@@ -103,12 +123,15 @@ export function instant(column: PgColumn, { id }: { id?: PgColumn } = {}): Field
   };
 }
 
-/** An attribute of a jsonb object, compared as text through its GIN index. */
+/** An attribute of a jsonb object, compared as text through its GIN index. What has no such attribute is `!=` any value. */
 export function attribute(column: PgColumn, name: string): Field {
   const has = (value: string) => sql`${column} @> ${JSON.stringify({ [name]: value })}::jsonb`;
   return {
-    operators: ['==', '=in='],
-    condition: (_, values) => sql`(${sql.join(values.map(has), sql` or `)})`,
+    operators: equality,
+    condition(operator, values) {
+      const found = sql`(${sql.join(values.map(has), sql` or `)})`;
+      return negated[operator] ? not(found) : found;
+    },
   };
 }
 

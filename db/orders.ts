@@ -21,7 +21,7 @@ export type Ready = {
 };
 
 /** The pause after the first attempt (0), the second (1), ...: 10, 30, 90, ... seconds and 15 minutes at most. */
-const pauseAfter = (attempt: SQL) => sql`least(10 * power(3, ${attempt}), 900) * interval '1 second'`;
+export const pauseAfter = (attempt: SQL) => sql`least(10 * power(3, ${attempt}), 900) * interval '1 second'`;
 
 /**
  * Claims the due orders of these devices, oldest first, and moves their next attempt on in the same statement: of two

@@ -79,6 +79,7 @@ export async function adoptNamespace(db: Db, namespaceId: string): Promise<boole
 export type Lifecycles = {
   provisionDevice: { type: string; idPrefix: string };
   sendCommand: { type: string; idPrefix: string };
+  runRollout: { type: string; idPrefix: string };
 };
 
 /**
@@ -86,11 +87,16 @@ export type Lifecycles = {
  * already changes nothing. Run it in one transaction with `adoptNamespace`.
  */
 export async function appendOpenLifecycles(db: Db, lifecycles: Lifecycles): Promise<void> {
-  const { provisionDevice, sendCommand } = lifecycles;
+  const { provisionDevice, sendCommand, runRollout } = lifecycles;
   await db.execute(sql`
     insert into outbox (shard, kind, workflow_id, name, argument)
     select outbox_shard(workflow_id), 'start', workflow_id, ${sendCommand.type}, jsonb_build_object('commandId', id)
     from (select id, ${sendCommand.idPrefix}::text || id as workflow_id from commands where finished_at is null) open
+    order by id`);
+  await db.execute(sql`
+    insert into outbox (shard, kind, workflow_id, name, argument)
+    select outbox_shard(workflow_id), 'start', workflow_id, ${runRollout.type}, jsonb_build_object('rolloutId', id)
+    from (select id, ${runRollout.idPrefix}::text || id as workflow_id from rollouts where finished_at is null) open
     order by id`);
   const open = await db
     .select({ key: enrolments.key, claimId: enrolments.claimId, pem: certificates.pem })

@@ -6,9 +6,12 @@ import { feed, idempotencyKeys, ownershipTokens } from './schema.ts';
 const partitioned = ['command_transitions', 'events', 'audit'];
 const monthsAhead = 3;
 
-/** Makes the partitions of the months to come; those that are there already stay. */
+/** Makes the partitions of the months (of jobs and rollouts: the quarters) to come; those that are there already stay. */
 export async function makePartitions(db: Db): Promise<void> {
   await db.execute(sql`select make_partitions(t, ${monthsAhead}) from unnest(${sql.param(partitioned)}::text[]) t`);
+  await db.execute(sql`
+    select make_partitions(t, 1, 3, 'fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0')
+    from unnest(array['executions', 'rollout_targets']) t`);
 }
 
 /** An idempotency key is kept for 24 h. */

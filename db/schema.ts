@@ -1,15 +1,10 @@
 /**
- * The fleet ledger on one page, as queries see it. Its constraints, indexes (each with the query that it serves) and
+ * The fleet ledger as queries see it: devices and what is said with them. Jobs and rollouts are in `rollout-schema.ts`. Its constraints, indexes (each with the query that it serves) and
  * storage settings stand in `migrations/`; a test holds the two against each other.
  */
-import { bigint, boolean, customType, doublePrecision, integer, jsonb, pgTable, primaryKey } from 'drizzle-orm/pg-core';
-import { smallint, text, timestamp, uuid } from 'drizzle-orm/pg-core';
-
-const bytea = customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => 'bytea' });
-const xid8 = customType<{ data: string; driverData: string }>({ dataType: () => 'xid8' });
-const at = (name: string) => timestamp(name, { withTimezone: true, precision: 3, mode: 'date' });
-const counter = (name: string) => bigint(name, { mode: 'number' });
-const identity = () => counter('id').primaryKey().generatedAlwaysAsIdentity();
+import { boolean, doublePrecision, integer, jsonb, pgTable, primaryKey } from 'drizzle-orm/pg-core';
+import { smallint, text, uuid } from 'drizzle-orm/pg-core';
+import { at, bytea, counter, identity, xid8 } from './columns.ts';
 
 export const authorities = pgTable('authorities', {
   id: uuid('id').primaryKey(),
@@ -250,6 +245,7 @@ export const events = pgTable('events', {
   deviceId: uuid('device_id'),
   data: jsonb('data').$type<Record<string, unknown>>().notNull(),
   at: at('at').notNull().defaultNow(),
+  subject: text('subject'),
 });
 
 export const audit = pgTable('audit', {

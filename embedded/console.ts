@@ -8,6 +8,7 @@ const colours: Record<string, Colour> = {
   ui: 'magenta',
   lifecycle: 'yellow',
   gateway: 'cyan',
+  files: 'cyan',
   api: 'green',
   devices: 'white',
 };

@@ -1,4 +1,4 @@
-/** The public contract as a device knows it: AWS IoT fleet provisioning and Commands, written out from their documents. */
+/** The public contract as a device knows it: AWS IoT's own topics, written out from their documents. */
 const reserved = '$aws';
 
 export const createFromCsrTopic = `${reserved}/certificates/create-from-csr/json`;
@@ -37,3 +37,28 @@ const kinds: Record<string, 'request' | 'accepted' | 'rejected' | undefined> = {
   'response/accepted/json': 'accepted',
   'response/rejected/json': 'rejected',
 };
+
+const jobs = (device: string) => `${reserved}/things/${device}/jobs`;
+
+export const notifyNextTopic = (device: string) => `${jobs(device)}/notify-next`;
+
+export const startNextTopic = (device: string) => `${jobs(device)}/start-next`;
+
+/** `$next` is the job that is next. */
+export const describeTopic = (device: string, jobId: string) => `${jobs(device)}/${jobId}/get`;
+
+export const updateTopic = (device: string, jobId: string) => `${jobs(device)}/${jobId}/update`;
+
+/** The reserved named shadow that says which software a device runs. */
+export const packageTopic = (device: string) => `${reserved}/things/${device}/shadow/name/$package/update`;
+
+export const jobFilters = (device: string): string[] => [
+  notifyNextTopic(device),
+  `${describeTopic(device, '$next')}/accepted`,
+  `${describeTopic(device, '$next')}/rejected`,
+  `${startNextTopic(device)}/+`,
+  `${updateTopic(device, '+')}/accepted`,
+  `${updateTopic(device, '+')}/rejected`,
+  `${packageTopic(device)}/accepted`,
+  `${packageTopic(device)}/rejected`,
+];

@@ -1,18 +1,11 @@
-import { EventEmitter } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { attempt, attemptsOn, type Attempt, type Intent } from './device-attempts.ts';
-import { commandsOf, type Commands } from './device-commands.ts';
-import {
-  ConnectionRefused,
-  dial,
-  type Broker,
-  type Connection,
-  type Credentials,
-  type ProtocolVersion,
-} from './device-connection.ts';
-import { enrol } from './device-enrolment.ts';
+import type { Broker, Connection, Credentials, ProtocolVersion } from './device-connection.ts';
 import { openDeviceFolder } from './device-folder.ts';
-import { openJournal, type Report } from './device-journal.ts';
+import type { Report } from './device-journal.ts';
+import { live } from './device-life.ts';
+import { switchOn, type PowerStep, type PowerSwitch } from './device-power.ts';
 
 export type Behaviour = {
   /** Milliseconds that each piece of work takes longer. */
@@ -21,6 +14,25 @@ export type Behaviour = {
   lossy: number;
   /** Another device, whose topics it tries once it is connected. */
   hostileTo?: string;
+  /**
+   * How it takes its jobs. `bad`: a new image fails its health check, and the device goes back. `silent`: never answers.
+   * `lying`: says that it has updated, and has not. `flapping`: goes back to the old image when all was well. `refusing`:
+   * takes none.
+   */
+  updates: 'good' | 'bad' | 'silent' | 'lying' | 'flapping' | 'refusing';
+  /** Milliseconds for which a flapping device stays with the new image. */
+  flapsAfterMs: number;
+};
+
+/** What a device left the factory with. */
+export type Software = {
+  product: string;
+  hardware: string;
+  version: string;
+  /** Manifests with a lower one are refused; 0. */
+  securityCounter?: number;
+  /** Public keys, PEM: by whose signature it knows a manifest. */
+  releaseKeys: string[];
 };
 
 export type DeviceOptions = {
@@ -34,8 +46,10 @@ export type DeviceOptions = {
   /** Seconds that the server is asked to keep its session; 0 for none. */
   sessionSeconds?: number;
   behaviour?: Partial<Behaviour>;
-  /** Milliseconds before it tries again after a connection; doubled while none succeeds, with jitter. */
+  /** Milliseconds before it tries again after a connection; doubled while none succeeds, with jitter. A reboot takes as long. */
   backOffMs?: number;
+  /** What it runs, and updates by jobs; without it takes commands only. */
+  software?: Software;
 };
 
 export type DeviceEvents = {
@@ -49,6 +63,15 @@ export type DeviceEvents = {
   /** The server has refused this report, for good. */
   refused: [executionId: string, error: string];
   attempted: [Attempt];
+  /** Its power is on, and this version runs; only with software. */
+  booted: [version: string];
+  rebooting: [];
+  /** Its power has failed. */
+  powerCut: [at?: PowerStep];
+  /** The server has taken this about a job. */
+  job: [jobId: string, status: string, phase: string | undefined];
+  /** The server has refused what the device said about a job, for good. */
+  jobRefused: [jobId: string, code: string];
   /** Something failed that it will try again. */
   trouble: [Error];
 };
@@ -57,6 +80,8 @@ export type Device = AsyncDisposable & {
   events: EventEmitter<DeviceEvents>;
   /** The name it was given; undefined until it has enrolled. */
   name(): string | undefined;
+  /** The version that has booted. */
+  version(): string | undefined;
   connected(): boolean;
   /** Lives from now on; returns at once. */
   start(): void;
@@ -65,74 +90,50 @@ export type Device = AsyncDisposable & {
   /** Out of reach, without a goodbye, until `goOnline`. */
   goOffline(): void;
   goOnline(): void;
+  /** Takes its power away, now or when it comes to this step. It comes back by itself, with nothing but its disk. */
+  cutPower(at?: PowerStep): void;
   behave(change: Partial<Behaviour>): void;
 };
 
-const backOffMaxMs = 60_000;
-const foreverMs = 2 ** 31 - 1;
 const goodbyeWithinMs = 1_000;
 
 /**
  * A simulated device, and an honest one: it has a disk of its own, knows the public contract and nothing else, and comes
- * to the fleet over TLS and MQTT. It enrols once, reconnects for ever, and carries each command out once.
+ * to the fleet over TLS and MQTT. It enrols once, reconnects for ever, carries each command out once, and updates itself
+ * by what its release keys have signed.
  */
-export function createDevice(options: DeviceOptions): Device {
-  const { mqtt: broker, protocolVersion = 5, sessionSeconds = 3_600, backOffMs = 500 } = options;
+export function createDevice(given: DeviceOptions): Device {
+  const options = { protocolVersion: 5 as const, sessionSeconds: 3_600, backOffMs: 500, ...given };
   const events = new EventEmitter<DeviceEvents>();
   const folder = openDeviceFolder(options.folder);
-  const behaviour: Behaviour = { slowMs: 0, lossy: 0 };
-  const acknowledges = () => Math.random() >= behaviour.lossy;
+  const behaviour: Behaviour = { slowMs: 0, lossy: 0, updates: 'good', flapsAfterMs: 1_000 };
   let intents: Intent[] = [];
   let online = true;
   let reach = new AbortController();
-  let power = new AbortController();
-  let life: Promise<void> | undefined;
+  let mains = new AbortController();
+  let power: PowerSwitch | undefined;
+  let cutAt: PowerStep | undefined;
+  let lives: Promise<void> | undefined;
   let client: Connection | undefined;
+  let version: string | undefined;
 
   behave(options.behaviour ?? {});
+  events.on('booted', (booted) => (version = booted));
 
-  async function live(powered: AbortSignal): Promise<void> {
-    const journal = openJournal(folder);
-    let commands: Commands | undefined;
-    let failures = 0;
+  async function liveOn(powered: AbortSignal): Promise<void> {
     while (!powered.aborted) {
-      const signal = AbortSignal.any([powered, reach.signal]);
-      try {
-        if (!online) await pause(foreverMs, undefined, { signal });
-        const device = folder.state().name ?? (await enrolNow(signal));
-        commands ??= commandsOf({ device, journal, behaviour, events, signal: powered });
-        client = await dialAs(device, commands, signal);
-        failures = 0;
-        await Promise.all([commands.serve(client), tryIntents(client)]);
-      } catch (error) {
-        if (!signal.aborted && error instanceof Error) events.emit('trouble', error);
-        if (forgetsUnused(error)) commands = undefined;
-      }
-      const waitMs = Math.min(backOffMs * 2 ** failures++, backOffMaxMs) * (0.5 + Math.random());
-      if (!signal.aborted) await pause(waitMs, undefined, { signal }).catch(() => {});
+      power = switchOn({ powered, events, failsAt, goodbye });
+      await live({ options, folder, behaviour, events, power, inReach, connected }).catch((error: unknown) => {
+        if (!power?.signal.aborted && error instanceof Error) events.emit('trouble', error);
+      });
+      power.fail();
+      await pause(options.backOffMs, undefined, { signal: powered }).catch(() => {});
     }
   }
 
-  async function enrolNow(signal: AbortSignal): Promise<string> {
-    const name = await enrol({ ...options, broker, folder, protocolVersion, signal });
-    events.emit('enrolled', name);
-    return name;
-  }
-
-  async function dialAs(device: string, commands: Commands, signal: AbortSignal): Promise<Connection> {
-    const own = { certificate: folder.certificate() ?? '', privateKey: folder.privateKey };
-    const session = { clientId: device, protocolVersion, sessionSeconds, receive: commands.receive };
-    const dialled = await dial(broker, { ...own, ...session, acknowledges }, signal);
-    if (!folder.state().activated) folder.keepState({ ...folder.state(), activated: true });
-    return dialled;
-  }
-
-  /** A certificate that was never used in its hour is revoked: a device that comes late enrols again. */
-  function forgetsUnused(error: unknown): boolean {
-    const { name, activated } = folder.state();
-    const unused = error instanceof ConnectionRefused && error.notAuthorized && name !== undefined && !activated;
-    if (unused) folder.forgetIdentity();
-    return unused;
+  async function connected(dialled: Connection): Promise<void> {
+    client = dialled;
+    await tryIntents(dialled);
   }
 
   async function tryIntents(dialled: Connection): Promise<void> {
@@ -150,6 +151,11 @@ export function createDevice(options: DeviceOptions): Device {
     if (client) void tryIntents(client);
   }
 
+  async function inReach(signal: AbortSignal): Promise<AbortSignal> {
+    while (!online) await once(reach.signal, 'abort', { signal });
+    return AbortSignal.any([signal, reach.signal]);
+  }
+
   function reachable(now: boolean): void {
     online = now;
     const before = reach;
@@ -157,25 +163,44 @@ export function createDevice(options: DeviceOptions): Device {
     before.abort();
   }
 
-  async function stop(): Promise<void> {
+  function failsAt(step: PowerStep): boolean {
+    const fails = step === cutAt;
+    if (fails) cutAt = undefined;
+    return fails;
+  }
+
+  function cutPower(at?: PowerStep): void {
+    cutAt = at;
+    if (at !== undefined) return;
+    events.emit('powerCut');
+    power?.fail();
+  }
+
+  async function goodbye(): Promise<void> {
     if (client?.connected) await Promise.race([client.endAsync(), pause(goodbyeWithinMs)]);
-    power.abort();
-    await life;
-    life = undefined;
+  }
+
+  async function stop(): Promise<void> {
+    await goodbye();
+    mains.abort();
+    await lives;
+    lives = undefined;
   }
 
   return {
     events,
     name: () => folder.state().name,
+    version: () => version,
     connected: () => client?.connected ?? false,
     start() {
-      if (life) return;
-      power = new AbortController();
-      life = live(power.signal);
+      if (lives) return;
+      mains = new AbortController();
+      lives = liveOn(mains.signal);
     },
     stop,
     goOffline: () => reachable(false),
     goOnline: () => reachable(true),
+    cutPower,
     behave,
     [Symbol.asyncDispose]: stop,
   };

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { factoryVersion, hardware, product, unluckySerial } from './demonstration.ts';
 import { createDevice } from './device.ts';
 import { readStackFile } from './stack-file.ts';
 
@@ -9,9 +10,16 @@ import { readStackFile } from './stack-file.ts';
  * root certificate and the claim; of the rest of the file they make no use. SIGTERM ends them.
  */
 const { values } = parseArgs({
-  options: { stack: { type: 'string' }, folder: { type: 'string' }, count: { type: 'string' } },
+  options: {
+    stack: { type: 'string' },
+    folder: { type: 'string' },
+    count: { type: 'string' },
+    /** PEM, the public half: whose manifests they take. */
+    'release-key': { type: 'string' },
+  },
 });
 const { stack: file = '.longhaul/stack.json', folder = '.longhaul/devices', count = '1' } = values;
+const releaseKeys = values['release-key'] === undefined ? [] : [values['release-key']];
 
 const { mqtt, authority, claim } = await readStackFile(file);
 const broker = { ...mqtt, ca: await readFile(authority.file, 'utf8') };
@@ -23,6 +31,8 @@ const devices = Array.from({ length: Number(count) }, (_, index) => {
     claim,
     template: claim.template,
     parameters: { serial },
+    software: { product, hardware, version: factoryVersion, releaseKeys },
+    behaviour: { updates: serial === unluckySerial ? 'bad' : 'good' },
   });
   const log = (event: string) => (detail?: unknown) =>
     console.log(JSON.stringify({ at: new Date(), device: device.name() ?? serial, event, detail }));
@@ -32,6 +42,9 @@ const devices = Array.from({ length: Number(count) }, (_, index) => {
     .on('disconnected', log('disconnected'))
     .on('received', log('received'))
     .on('refused', log('refused'))
+    .on('booted', log('booted'))
+    .on('job', (job, status, phase) => log('job')({ job, status, phase }))
+    .on('jobRefused', (job, code) => log('jobRefused')({ job, code }))
     .on('trouble', ({ message }) => log('trouble')(message));
   return device;
 });

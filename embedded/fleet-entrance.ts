@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { z } from 'zod';
+import { hardware } from './demonstration.ts';
 import { readFileIfThere, writeSecretFile } from './secret-files.ts';
 
 export type Api = { url: string; token: string };
@@ -17,7 +18,8 @@ export type Claim = z.infer<typeof claimSchema>;
 
 const claimsSchema = z.object({ items: z.array(z.object({ revokedAt: z.string().nullable() })) });
 
-const template = { name: 'default', definition: { namePattern: '${serial}', parameters: ['serial'] } };
+const definition = { namePattern: '${serial}', parameters: ['serial'], attributes: { hardware } };
+const template = { name: 'default', definition };
 const newClaim = { template: template.name, usesMax: 100_000, ratePerMinute: 6_000, expiresInHours: 365 * 24 };
 const renewBeforeMs = 86_400_000;
 

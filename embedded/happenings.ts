@@ -1,10 +1,13 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import { z } from 'zod';
 import { faint, say, warn } from './console.ts';
 import { postgres } from '../db/postgres.ts';
 
 type Happening = { id: string; kind: string; subject: string; data: Data };
 /** The audit's and the events' own words: ids, names and numbers. */
 type Data = Record<string, string | number | undefined>;
+
+const changesSchema = z.record(z.string(), z.object({ is: z.string().nullable() }));
 
 const pollMs = 250;
 /** A transaction may commit after one whose ids are younger: that much is read again, and what was said is not repeated. */
@@ -33,8 +36,8 @@ export async function sayWhatHappens(url: string, signal: AbortSignal): Promise<
     return sql<Happening[]>`
       select id, action as kind, subject, data from audit where id >= ${since}
       union all
-      select e.id, e.kind, coalesce('device/' || d.name, ''), e.data
-      from events e left join devices d on d.id = e.device_id where e.id >= ${since}
+      select e.id, e.kind, coalesce('device/' || d.name, e.subject, ''), e.data
+      from events e left join devices d on d.id = e.device_id where e.id >= ${since} and e.kind not like 'rollout.%'
       order by id`;
   }
 }
@@ -68,6 +71,22 @@ const sentences: Record<string, ((data: Data) => string | undefined) | undefined
   'command.timed-out': ended('did not answer'),
   'command.canceled': ({ commandId, targets }) =>
     commandId === undefined ? `taken back from ${counted(targets, 'device')}` : `is spared command ${short(commandId)}`,
+  'artifact.stored': ({ size }) => `stored, ${size} bytes`,
+  'release-key.created': ({ name }) => `named ${name} may sign manifests`,
+  'release.created': ({ product, version }) => `is ${product} ${version}`,
+  'rollout.created': () => 'is created',
+  'rollout.decided': ({ words }) => String(words),
+  'execution.queued': () => undefined,
+  'execution.in-progress': ({ jobId, phase }) => `works on job ${short(jobId)}${phase ? faint(`, ${phase}`) : ''}`,
+  'execution.succeeded': ({ jobId }) => `has done job ${short(jobId)}`,
+  'execution.failed': ({ jobId }) => `failed in job ${short(jobId)}`,
+  'execution.rejected': ({ jobId }) => `rejected job ${short(jobId)}`,
+  'execution.timed-out': ({ jobId }) => `has run out of time in job ${short(jobId)}`,
+  'execution.canceled': ({ jobId }) => `is spared job ${short(jobId)}`,
+  'device.software-changed': ({ changes }) =>
+    Object.entries(changesSchema.parse(changes))
+      .map(([product, { is }]) => (is === null ? `has ${product} no more` : `runs ${product} ${is}`))
+      .join(', '),
   'device.connected': ({ address }) => `is connected${address === undefined ? '' : faint(` from ${address}`)}`,
   'device.disconnected': ({ reason }) => `is gone${reason === undefined ? '' : faint(` (${reason})`)}`,
 };

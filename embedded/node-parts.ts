@@ -32,11 +32,21 @@ export async function keepNodeRunning(part: NodePart): Promise<AsyncDisposable> 
   return keepRunning({ name: 'it', start: () => startNode(part), say: (text) => warn(name, text) });
 }
 
+/**
+ * V8's young generation grows while a process starts, and stays: held small, a process takes 30 MiB less. A gateway that is
+ * held as small as the others spends a quarter of its busy time on collecting it.
+ */
+const youngMiB = (entry: string): number => (entry.endsWith('/gateway.ts') ? 16 : 8);
+
 /** How our processes are started: node's arguments and environment, on top of what they need for themselves. */
 export const nodeCommand = (entry: string, dataDir: string) => ({
   command: process.execPath,
-  // V8's young generation grows while a process starts and stays: held at this size, each one takes 30 MiB less.
-  args: ['--max-semi-space-size=8', '--import', join(rootFolder, 'embedded/quick-imports.ts'), join(rootFolder, entry)],
+  args: [
+    `--max-semi-space-size=${youngMiB(entry)}`,
+    '--import',
+    join(rootFolder, 'embedded/quick-imports.ts'),
+    join(rootFolder, entry),
+  ],
   env: { NODE_COMPILE_CACHE: join(dataDir, 'compile-cache') },
   cwd: rootFolder,
 });

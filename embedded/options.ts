@@ -8,11 +8,18 @@ export type StackOptions = {
   ports: Record<PortName, number>;
 };
 
-export const portNames = ['api', 'mqtt', 'ui', 'temporal', 'postgres'] as const;
+export const portNames = ['api', 'mqtt', 'files', 'ui', 'temporal', 'postgres'] as const;
 export type PortName = (typeof portNames)[number];
 
 /** The usual ports, except where a machine often has the same program of its own. */
-const usualPorts: Record<PortName, number> = { api: 8080, mqtt: 8883, ui: 8233, temporal: 7233, postgres: 15432 };
+const usualPorts: Record<PortName, number> = {
+  api: 8080,
+  mqtt: 8883,
+  files: 8443,
+  ui: 8233,
+  temporal: 7233,
+  postgres: 15432,
+};
 
 export const flagOf = (port: PortName): string => `--${port}-port`;
 
@@ -32,6 +39,7 @@ export function parseStackOptions(args: string[]): StackOptions | undefined {
   const ports = {
     api: port('api'),
     mqtt: port('mqtt'),
+    files: port('files'),
     ui: port('ui'),
     temporal: port('temporal'),
     postgres: port('postgres'),
@@ -46,7 +54,14 @@ export function parseStackOptions(args: string[]): StackOptions | undefined {
 
 function readFlags(args: string[]) {
   const text = { type: 'string' } as const;
-  const ports = { 'api-port': text, 'mqtt-port': text, 'ui-port': text, 'temporal-port': text, 'postgres-port': text };
+  const ports = {
+    'api-port': text,
+    'mqtt-port': text,
+    'files-port': text,
+    'ui-port': text,
+    'temporal-port': text,
+    'postgres-port': text,
+  };
   try {
     const options = { devices: text, data: text, help: { type: 'boolean', short: 'h' }, ...ports } as const;
     return parseArgs({ args, options, strict: true }).values;
@@ -71,7 +86,7 @@ function refuseSharedPorts(ports: Record<string, number>): void {
   }
 }
 
-export const usage = `Longhaul on one machine: Postgres, Temporal, gateway, lifecycle worker, API and simulated devices.
+export const usage = `Longhaul on one machine: Postgres, Temporal, gateway, files, lifecycle worker, API and simulated devices.
 
   npm start -- [options]
 
@@ -79,6 +94,7 @@ export const usage = `Longhaul on one machine: Postgres, Temporal, gateway, life
   --data DIR           where everything is kept (.longhaul)
   --api-port N         HTTP API (${usualPorts.api})
   --mqtt-port N        devices, MQTT over TLS (${usualPorts.mqtt})
+  --files-port N       what devices download, HTTPS (${usualPorts.files})
   --ui-port N          Temporal's web page (${usualPorts.ui})
   --temporal-port N    Temporal (${usualPorts.temporal})
   --postgres-port N    Postgres (${usualPorts.postgres})

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { Connection } from '@temporalio/client';
 import { searchAttributes } from '../workflows/search-attributes.ts';
 import { say, warn } from './console.ts';
+import { ensureReleaseKey } from './demonstration.ts';
 import { keepNodeRunning, pidFileOf, rootFolder } from './node-parts.ts';
 import type { PortName } from './options.ts';
 import { stopRecorded } from './pid-files.ts';
@@ -26,6 +27,7 @@ export const serverName = 'localhost';
 export const namespace = 'default';
 const taskQueue = 'longhaul';
 
+export const filesUrlOf = (ports: PartsDeps['ports']): string => `https://${host}:${ports.files}`;
 export const uiUrlOf = (ports: PartsDeps['ports']): string => `http://${host}:${ports.ui}`;
 
 export const administratorKeyFileOf = (dataDir: string): string => join(dataDir, 'administrator-key');
@@ -36,7 +38,7 @@ const temporalFolder = (dataDir: string) => join(dataDir, 'temporal-server');
 /** What a supervisor that was killed has left running is ended, in the order of a proper stop. */
 export async function endLeftovers(dataDir: string): Promise<void> {
   const withinMs = 10_000;
-  const ours = ['devices', 'api', 'gateway', 'lifecycle'].map((name) => pidFileOf(dataDir, name));
+  const ours = ['devices', 'api', 'files', 'gateway', 'lifecycle'].map((name) => pidFileOf(dataDir, name));
   await Promise.all(ours.map((file) => stopRecorded(file, 'SIGTERM', withinMs)));
   await stopRecorded(join(temporalFolder(dataDir), 'temporal.pid'), 'SIGTERM', withinMs);
   await stopRecorded(join(postgresFolder(dataDir), 'postgres.pid'), 'SIGINT', withinMs);
@@ -100,6 +102,14 @@ export function environmentOf(
     GATEWAY_PORT: String(ports.mqtt),
     GATEWAY_CERTIFICATE_FILE: join(dataDir, 'gateway-certificate.pem'),
     GATEWAY_KEY_FILE: join(dataDir, 'gateway-key.pem'),
+    FILES_HOST: host,
+    FILES_PORT: String(ports.files),
+    // The same certificate, so that devices recognise both servers by the one root that they know.
+    FILES_CERTIFICATE_FILE: join(dataDir, 'gateway-certificate.pem'),
+    FILES_KEY_FILE: join(dataDir, 'gateway-key.pem'),
+    LONGHAUL_FILES_URL: filesUrlOf(ports),
+    LONGHAUL_ADDRESS_KEY_FILE: join(dataDir, 'address-key'),
+    LONGHAUL_ARTIFACTS_FOLDER: join(dataDir, 'artifacts'),
     API_HOST: host,
     API_PORT: String(ports.api),
   };
@@ -131,6 +141,26 @@ export async function bringUpGateway(
   say('gateway', `mqtts://${host}:${ports.mqtt}, metrics at ${metrics}/metrics`);
 }
 
+export async function bringUpFiles(
+  { up, dataDir, ports, signal }: PartsDeps,
+  env: NodeJS.ProcessEnv,
+  rootCertificatePem: string,
+): Promise<string> {
+  const metricsPort = await freePort();
+  const metrics = `http://${host}:${metricsPort}`;
+  const server = { host, port: ports.files, serverName, ca: rootCertificatePem, protocol: 'http/1.1' as const };
+  const files = {
+    name: 'files',
+    entry: 'workers/files.ts',
+    env: { ...env, FILES_METRICS_PORT: String(metricsPort) },
+    ready: async () => (await isReady(`${metrics}/readyz`)) && shakesHands(server),
+  };
+  up.use(await keepNodeRunning({ ...files, dataDir, signal }));
+  const url = filesUrlOf(ports);
+  say('files', `${url}, metrics at ${metrics}/metrics`);
+  return url;
+}
+
 export async function bringUpApi({ up, dataDir, ports, signal }: PartsDeps, env: NodeJS.ProcessEnv): Promise<string> {
   const url = `http://${host}:${ports.api}`;
   const ready = () => isReady(`${url}/readyz`);
@@ -142,10 +172,19 @@ export async function bringUpApi({ up, dataDir, ports, signal }: PartsDeps, env:
 /** They know the stack file and the public contract; nothing of the environment. */
 export async function bringUpDevices({ up, dataDir, signal }: PartsDeps, count: number) {
   const folder = join(dataDir, 'devices');
+  const { publicKeyPem } = await ensureReleaseKey(dataDir);
   const devices = {
     name: 'devices',
     entry: 'embedded/devices.ts',
-    args: ['--stack', stackFileOf(dataDir), '--folder', folder, '--count', String(count)],
+    args: [
+      '--stack',
+      stackFileOf(dataDir),
+      '--folder',
+      folder,
+      '--count',
+      String(count),
+      `--release-key=${publicKeyPem}`,
+    ],
     env: { PATH: process.env['PATH'] },
     ready: async () => true,
   };

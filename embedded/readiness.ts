@@ -9,11 +9,11 @@ export async function isReady(url: string): Promise<boolean> {
   return answer.ok;
 }
 
-export type TlsServer = { host: string; port: number; serverName: string; ca: string };
+export type TlsServer = { host: string; port: number; serverName: string; ca: string; protocol?: 'mqtt' | 'http/1.1' };
 
 /** Whether a server is there whose certificate the authority issued. */
-export async function shakesHands({ host, port, serverName, ca }: TlsServer): Promise<boolean> {
-  const socket = connect({ host, port, servername: serverName, ca, ALPNProtocols: ['mqtt'] });
+export async function shakesHands({ host, port, serverName, ca, protocol = 'mqtt' }: TlsServer): Promise<boolean> {
+  const socket = connect({ host, port, servername: serverName, ca, ALPNProtocols: [protocol] });
   try {
     await once(socket, 'secureConnect', { signal: AbortSignal.timeout(2_000) });
     return socket.authorized;

@@ -6,6 +6,8 @@ import { writeSecretFile } from './secret-files.ts';
 const stackSchema = z.object({
   api: z.object({ url: z.string(), token: z.string() }),
   mqtt: z.object({ host: z.string(), port: z.number(), serverName: z.string() }),
+  /** Where devices download, over TLS by the same certificate as MQTT. */
+  files: z.object({ url: z.string() }),
   ui: z.object({ url: z.string() }),
   temporal: z.object({ address: z.string(), namespace: z.string() }),
   postgres: z.object({ url: z.string() }),

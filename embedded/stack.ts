@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { faint, say, strong, warn } from './console.ts';
+import { demonstrate } from './demonstration.ts';
 import { ensureFleetEntrance } from './fleet-entrance.ts';
 import { sayWhatHappens } from './happenings.ts';
 import { initialise } from './initialise.ts';
@@ -14,8 +15,9 @@ import {
   type PortName,
   type StackOptions,
 } from './options.ts';
-import { bringUpApi, bringUpDevices, bringUpGateway, bringUpLifecycle, bringUpPostgres } from './parts.ts';
-import { bringUpTemporal, endLeftovers, environmentOf, host, namespace, serverName, uiUrlOf } from './parts.ts';
+import { bringUpApi, bringUpDevices, bringUpFiles, bringUpGateway, bringUpLifecycle } from './parts.ts';
+import { bringUpPostgres, bringUpTemporal, endLeftovers, environmentOf } from './parts.ts';
+import { host, namespace, serverName, uiUrlOf } from './parts.ts';
 import type { PartsDeps } from './parts.ts';
 import { holdFolder } from './pid-files.ts';
 import { choosePort } from './ports.ts';
@@ -61,8 +63,17 @@ async function run(options: StackOptions): Promise<void> {
   const seconds = (performance.now() / 1000).toFixed(1);
   say('longhaul', strong(`ready in ${seconds} s`) + faint('; ctrl-C ends it'));
   if (isFirst) explain(stack, options.devices > 0 ? 'pump-1' : undefined);
+  if (isFirst && options.devices > 1) up.defer(showRollouts(stack, dataDir, options.devices));
   if (!signal.aborted) await once(signal, 'abort');
   say('longhaul', 'stopping');
+}
+
+/** Two small rollouts beside everything else. What it gives ends them. */
+function showRollouts({ api }: Stack, dataDir: string, devices: number): () => Promise<void> {
+  const shown = demonstrate(api, dataDir, devices, signal).catch((error: unknown) => {
+    if (!signal.aborted) warn('rollout', describe(error));
+  });
+  return () => shown;
 }
 
 /** Databases first, side by side; then what stands on them; then the way in for devices. Each is asked before it counts. */
@@ -81,8 +92,9 @@ async function bringUp(parts: PartsDeps): Promise<{ stack: Stack; isFirst: boole
     const api = { url: await bringUpApi(parts, env), token };
     return { api, ...(await ensureFleetEntrance(api, dataDir)) };
   };
-  const [{ api, claim, isNew: isFirst }] = await together([
+  const [{ api, claim, isNew: isFirst }, filesUrl] = await together([
     openEntrance(),
+    bringUpFiles(parts, env, rootCertificatePem),
     bringUpGateway(parts, env, rootCertificatePem),
     bringUpLifecycle(parts, env),
   ]);
@@ -93,6 +105,7 @@ async function bringUp(parts: PartsDeps): Promise<{ stack: Stack; isFirst: boole
   const stack = {
     api,
     mqtt: { host, port: ports.mqtt, serverName },
+    files: { url: filesUrl },
     ui: { url: uiUrlOf(ports) },
     temporal: { address, namespace },
     postgres: { url: databaseUrl },

@@ -1,9 +1,9 @@
 import type { Session } from './messages.ts';
-import { match, owns, topics, type Topic } from './topics.ts';
+import { candidates, match, owns, topics, type Topic } from './topics.ts';
 
 type Action = 'publish' | 'subscribe' | 'receive';
 
-const all: Topic[] = Object.values(topics);
+const heard = Object.values<Topic>(topics).filter(({ direction }) => direction === 'out');
 
 /**
  * Whether this session may publish to a topic, subscribe to a filter, or be told of a topic: the one place that decides
@@ -11,11 +11,12 @@ const all: Topic[] = Object.values(topics);
  * never stands where somebody is named.
  */
 export function may(session: Pick<Session, 'identity' | 'clientId'>, action: Action, topic: string): boolean {
-  const direction = action === 'publish' ? 'in' : 'out';
-  return all.some((known) => {
-    if (known.direction !== direction || !known.who.includes(session.identity.kind)) return false;
-    const params = action === 'subscribe' ? unify(known.pattern, topic) : match(known.pattern, topic);
-    return params !== undefined && ownsAll(session, known.pattern, params);
+  const subscribes = action === 'subscribe';
+  const known = subscribes ? heard : candidates(action === 'publish' ? 'in' : 'out', topic);
+  return known.some(({ pattern, who }) => {
+    if (!who.includes(session.identity.kind)) return false;
+    const params = subscribes ? unify(pattern, topic) : match(pattern, topic);
+    return params !== undefined && ownsAll(session, pattern, params);
   });
 }
 

@@ -11,7 +11,7 @@ export type Availability = {
   doubt(): void;
   /** A queue has become full, or has room again: reading stops while any is full. */
   crowded(queue: string, full: boolean): void;
-  /** Resolves when Postgres answers; at once while it does. */
+  /** Resolves when Postgres answers; at once while it does, and never once this is stopped. */
   back(): Promise<void>;
   stop(): void;
 };
@@ -83,7 +83,8 @@ export function createAvailability(deps: AvailabilityDeps): Availability {
       else full.delete(queue);
       apply();
     },
-    back: () => outage?.promise ?? Promise.resolve(),
+    // Whoever tries again after each outage would otherwise do so for ever, and let nothing else run.
+    back: () => (stopped ? new Promise(() => {}) : (outage?.promise ?? Promise.resolve())),
     stop() {
       stopped = true;
     },

@@ -3,13 +3,13 @@ import type { Counter } from 'prom-client';
 import { z } from 'zod';
 import type { Database } from '../db/client.ts';
 import { recordCommandReports, type CommandReport, type CommandVerdict } from '../db/command-targets.ts';
-import { insertQuarantined } from '../db/quarantine.ts';
 import type { RefusalDetail } from '../workflows/refusals.ts';
 import { commandProgressed, sendCommandId } from '../workflows/send-command.ts';
 import type { Availability } from './availability.ts';
 import { createBatches, type BatchesDeps } from './batches.ts';
-import { scrubText } from './payloads.ts';
-import { createIds } from './ids.ts';
+import { createIds } from '../db/ids.ts';
+import { isRecord, scrubText } from './payloads.ts';
+import { quarantine } from './quarantine.ts';
 import type { Reply, Request } from './requests.ts';
 
 const reasonCodeLengthMax = 64;
@@ -65,10 +65,7 @@ export function createCommands({ db, availability, relay, log, quarantined, limi
       const written = await reports.add({ ...ids, ...body });
       if (written.outcome === 'given-up') return { givenUp: written.detail };
       if (written.outcome === 'poisoned') {
-        quarantined.inc();
-        const { topic, payload } = message;
-        await insertQuarantined(db, { deviceId, topic, payload, error: messageOf(written.error) });
-        return { refused: { code: 'InternalError', detail: 'the report could not be recorded', status: 500 } };
+        return quarantine({ db, quarantined }, { deviceId, message }, written.error);
       }
       relay.wake();
       const { result: verdict } = written;
@@ -86,14 +83,6 @@ const refusals: Record<'unknown' | 'ended' | 'canceled', RefusalDetail> = {
 };
 
 const isUuid = (text: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text);
-
-const messageOf = (error: unknown) => {
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  return scrubText(cause instanceof Error ? cause.message : String(cause), descriptionLengthMax) ?? '';
-};
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 function readReason(value: unknown): { reasonCode: string | null; reasonDescription: string | null } {
   const { reasonCode, reasonDescription } = isRecord(value) ? value : { reasonCode: null, reasonDescription: value };

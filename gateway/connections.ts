@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { TLSSocket } from 'node:tls';
+import type { Socket } from 'node:net';
 import { matchesFilter } from './filters.ts';
 import { createIncoming, type Incoming } from './incoming.ts';
 import type { Limits } from './limits.ts';
@@ -21,7 +21,7 @@ export type Asked = {
 export type Connection = {
   /** Unique; the broker library knows the client by it. */
   readonly id: string;
-  readonly socket: TLSSocket;
+  readonly socket: Socket;
   readonly fingerprint: Buffer;
   readonly address: string;
   asked: Asked | undefined;
@@ -61,7 +61,7 @@ const codes: Record<DisconnectReason, number> = {
 const flushMaxMs = 2_000;
 
 export type CreateConnection = {
-  socket: TLSSocket;
+  socket: Socket;
   fingerprint: Buffer;
   limits: Limits;
   door: Door;

@@ -12,16 +12,20 @@ import { followFeed } from './feed.ts';
 import { describeIdentity } from './identity.ts';
 import { defaultLimits, type Limits } from './limits.ts';
 import { listen, type Hooks, type Listener } from './listener.ts';
+import { createJobDocuments, type SignAddress } from './job-documents.ts';
+import { createJobs } from './jobs.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
+import { createNotices } from './notices.ts';
 import { createOffers } from './offers.ts';
 import { createPeriodic } from './periodic.ts';
-import type { Tls } from './ports.ts';
+import type { PlainDoor, Tls } from './ports.ts';
 import { settleDisconnects, tellPresence } from './presence.ts';
 import { createProvisioning } from './provisioning.ts';
 import { createRefusalLog } from './refusals.ts';
 import { createRelay } from './relay.ts';
 import { createRequests } from './requests.ts';
 import { createSessions } from './sessions.ts';
+import { createSoftware } from './software.ts';
 import type { Wire } from './wire.ts';
 
 export type GatewayDeps = {
@@ -32,15 +36,20 @@ export type GatewayDeps = {
   host: string;
   port: number;
   extraPort?: number | undefined;
+  plainDoor?: PlainDoor | undefined;
   tls: Tls;
   /** SHA-256 of the keys that no device may have: the authorities' own. */
   forbiddenSpki: Uint8Array[];
+  /** Without it, a job that asks for addresses of files gets empty ones. */
+  signAddress?: SignAddress | undefined;
   limits?: Partial<Limits>;
   sessionsPerIdentityMax?: number;
   debounceMs?: number;
   beatEveryMs?: number;
   deadAfterMs?: number;
   sweepEveryMs?: number;
+  /** How long a device that has just subscribed is left to ask by itself what there is to do. */
+  settleMs?: number;
 };
 
 export type Gateway = {
@@ -77,17 +86,29 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   const refusals = createRefusalLog({ db, log, suppressed });
   const relay = createRelay({ db, gatewayId: id, temporal, registry: metrics.registry, log });
   const offers = createOffers({ db, listener: later, wire, availability, log, sweepEveryMs });
-  const { holdMaxMs: heldMaxMs } = { ...defaultLimits, ...deps.limits };
-  const commands = createCommands({
+  const documents = createJobDocuments({ db, signAddress: deps.signAddress, log });
+  const telling = { db, listener: later, wire, documents, availability, log, sweepEveryMs };
+  const notices = createNotices({ ...telling, ...(deps.settleMs !== undefined && { settleMs: deps.settleMs }) });
+  const limits = { ...defaultLimits, ...deps.limits };
+  const recording = {
     db,
     availability,
     relay,
     log,
     quarantined: metrics.quarantined,
-    limits: { heldMaxMs },
+    limits: { heldMaxMs: limits.holdMaxMs },
+  };
+  const commands = createCommands(recording);
+  const software = createSoftware(recording);
+  const jobs = createJobs({
+    ...recording,
+    documents,
+    notices,
+    inProgressMax: limits.executionsInProgressMax,
+    requestsMax: limits.jobRequestsInFlightMax,
   });
   const provisioning = createProvisioning({ db, temporal, log, forbiddenSpki: deps.forbiddenSpki });
-  const requests = createRequests({ commands, provisioning, listener: later, refusals });
+  const requests = createRequests({ commands, provisioning, jobs, software, listener: later, refusals });
   const sessions = createSessions(
     {
       db,
@@ -121,11 +142,15 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
       return published;
     },
     subscribing: (session, filters) => sessions.subscribing(session, filters),
-    subscribed: offers.subscribed,
+    subscribed(session, filters) {
+      offers.subscribed(session, filters);
+      notices.subscribed(session, filters);
+    },
     unsubscribing: (session, filters) => sessions.unsubscribing(session, filters),
     closed(session, reason) {
       metrics.closes.inc({ reason });
       offers.closed(session);
+      notices.closed(session);
       sessions.closed(session, reason);
     },
   };
@@ -145,6 +170,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
     host: deps.host,
     port: deps.port,
     extraPort: deps.extraPort,
+    plainDoor: deps.plainDoor,
     tls: deps.tls,
     hooks,
     log,
@@ -175,7 +201,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
     // Where Postgres is away the rows stay as they are, and another gateway finds this one dead.
     const inTime = (work: Promise<unknown>[]) => Promise.race([Promise.allSettled(work), pass(graceMs)]);
     await listening.drain({ graceMs, spreadMs });
-    await inTime([offers.drain(), commands.drain(), sessions.drain()]);
+    await inTime([offers, notices, commands, jobs, software, sessions].map((part) => part.drain()));
     await inTime([feed, presence, disconnects, sweep, house].map((periodic) => periodic.stop()));
     await inTime([relay[Symbol.asyncDispose](), refusals.stop(), beats.stop()]);
     availability.stop();

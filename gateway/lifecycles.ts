@@ -2,6 +2,7 @@ import type { WorkflowStartOptions } from '@temporalio/client';
 import type { SearchAttributePair } from '@temporalio/common';
 import type { Lifecycles } from '../db/outbox.ts';
 import { provisionDeviceId, type ProvisionDevice } from '../workflows/provision-device.ts';
+import { rolloutProgressed, runRolloutId, type RunRollout } from '../workflows/run-rollout.ts';
 import { searchAttributes } from '../workflows/search-attributes.ts';
 import { sendCommandId, type SendCommand } from '../workflows/send-command.ts';
 
@@ -9,10 +10,13 @@ type StartOptions = Pick<
   WorkflowStartOptions,
   'workflowIdReusePolicy' | 'workflowIdConflictPolicy' | 'staticSummary' | 'typedSearchAttributes'
 >;
+/** `poke` is the signal that goes with the start. */
+type Start = StartOptions & { poke?: string };
 
 /** The workflow types that the gateway may start. */
 export const provisionDeviceType = 'provisionDevice';
 export const sendCommandType = 'sendCommand';
+export const runRolloutType = 'runRollout';
 
 /** A key may enrol again after its hour, so a finished run does not stand in the way of another. */
 export const startsProvisionDevice = ({ claimId }: ProvisionDevice, template?: string): StartOptions => ({
@@ -30,6 +34,18 @@ export const startsSendCommand = ({ commandId, device }: SendCommand): StartOpti
   typedSearchAttributes: attributes({ device, status: 'OPEN', waitingFor: 'answers' }),
 });
 
+/**
+ * A rollout that has ended may be undone or retried, so it may run again. A run that has not noticed its end yet would not
+ * notice what was asked after it: together with the start it is signalled, in one call, and looks again.
+ */
+export const startsRunRollout = ({ rolloutId }: RunRollout): Start => ({
+  workflowIdConflictPolicy: 'USE_EXISTING',
+  workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+  staticSummary: `Rollout ${rolloutId}`,
+  typedSearchAttributes: attributes({ status: 'CREATING', waitingFor: 'its devices to be enlisted' }),
+  poke: rolloutProgressed.name,
+});
+
 type Values = Partial<Record<keyof typeof searchAttributes, string | undefined>>;
 
 function attributes({ device, template, status, waitingFor }: Values): SearchAttributePair[] {
@@ -43,10 +59,11 @@ function attributes({ device, template, status, waitingFor }: Values): SearchAtt
 }
 
 /** How the workflow of a start row is started; undefined for a type that this release does not know. */
-export function startOptions(type: string, argument: unknown): StartOptions | undefined {
+export function startOptions(type: string, argument: unknown): Start | undefined {
   // Start rows are written by our own statements, with the argument of the workflow that they name.
   if (type === provisionDeviceType) return startsProvisionDevice(argument as ProvisionDevice);
   if (type === sendCommandType) return startsSendCommand(argument as SendCommand);
+  if (type === runRolloutType) return startsRunRollout(argument as RunRollout);
   return undefined;
 }
 
@@ -54,4 +71,5 @@ export function startOptions(type: string, argument: unknown): StartOptions | un
 export const lifecycles: Lifecycles = {
   provisionDevice: { type: provisionDeviceType, idPrefix: provisionDeviceId('') },
   sendCommand: { type: sendCommandType, idPrefix: sendCommandId('') },
+  runRollout: { type: runRolloutType, idPrefix: runRolloutId('') },
 };

@@ -12,6 +12,10 @@ export type Limits = {
   inFlightMax: number;
   /** Publishes per second of one connection; the socket of one that exceeds it is read more slowly. */
   publishesPerSecond: number;
+  /** Executions of jobs that a device may have in progress at a time. */
+  executionsInProgressMax: number;
+  /** Requests about jobs of one device that are worked on at a time; more are told to come later. */
+  jobRequestsInFlightMax: number;
   /** Messages that wait for a connection to acknowledge earlier ones. */
   outgoingMax: number;
   /** Bytes that a connection may leave unread before it is closed. */
@@ -37,6 +41,8 @@ export const defaultLimits: Limits = {
   topicLevelsMax: 16,
   inFlightMax: 100,
   publishesPerSecond: 100,
+  executionsInProgressMax: 1,
+  jobRequestsInFlightMax: 32,
   outgoingMax: 200,
   unreadBytesMax: 1024 * 1024,
   handshakesPerSecond: 1_000,

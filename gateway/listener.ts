@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import type { TLSSocket } from 'node:tls';
+import type { Socket } from 'node:net';
 import { Aedes, type AuthenticateError, type Client } from 'aedes';
 import type { Packet, Parser } from 'mqtt-packet';
 import type { Logger } from 'pino';
@@ -8,7 +8,7 @@ import { createConnection, createHeld, isMeant, type Connection, type Which } fr
 import { defaultLimits, type Limits } from './limits.ts';
 import type { ConnectRefused, DisconnectReason, Hooks, Message, Session } from './messages.ts';
 import { noRouting, rowsPersistence } from './persistence.ts';
-import { openPorts, type Tls } from './ports.ts';
+import { openPorts, type OpenPorts, type Ports } from './ports.ts';
 import { createPublishing } from './publishing.ts';
 import { createSubscribing } from './subscribing.ts';
 import { createDoor } from './throttle.ts';
@@ -16,9 +16,7 @@ import { watchConnections } from './watch.ts';
 
 export type { DisconnectReason, Hooks, Message, Session } from './messages.ts';
 
-export type Listener = {
-  port: number;
-  extraPort: number | undefined;
+export type Listener = Pick<Ports, 'port' | 'extraPort' | 'plainPort'> & {
   /** To this connection, subscribed or not, once. False when it is gone. */
   answer(session: Session, message: Message): boolean;
   /**
@@ -38,12 +36,7 @@ export type Listener = {
   [Symbol.asyncDispose](): Promise<void>;
 };
 
-export type ListenerDeps = {
-  host: string;
-  /** 0 for any free one. */
-  port: number;
-  extraPort?: number | undefined;
-  tls: Tls;
+export type ListenerDeps = Pick<OpenPorts, 'host' | 'port' | 'extraPort' | 'plainDoor' | 'tls'> & {
   hooks: Hooks;
   limits?: Partial<Limits>;
   log: Pick<Logger, 'debug' | 'error'>;
@@ -142,7 +135,7 @@ export async function listen({ hooks, log, handshakeFailed = () => {}, ...deps }
     return done(null, true);
   }
 
-  function connected(socket: TLSSocket, fingerprint: Buffer): void {
+  function connected(socket: Socket, fingerprint: Buffer): void {
     const client = broker.handle(socket);
     // client.close destroys the socket; its 'close' event is where a connection ends, whoever ends it.
     const disconnect = (reasonCode: number) => client.disconnect({ reasonCode });
@@ -185,14 +178,16 @@ export async function listen({ hooks, log, handshakeFailed = () => {}, ...deps }
 
   broker.on('connackSent', (_, client) => {
     const connection = connections.get(client);
-    if (!connection?.session) return;
+    if (!connection?.session || connection.socket.destroyed) return;
     connection.accepted = true;
     if (connection.subscriptions.size > 0) hooks.subscribed(connection.session, [...connection.subscriptions.keys()]);
   });
   broker.on('subscribe', (filters, client) => {
     const connection = connections.get(client);
     const granted = filters.map(({ topic }) => topic).filter((topic) => connection?.subscriptions.has(topic));
-    if (connection?.session && granted.length > 0) hooks.subscribed(connection.session, granted);
+    // The socket may have gone while the rows were written: nobody is told of a connection after its end.
+    if (!connection?.session || connection.socket.destroyed || granted.length === 0) return;
+    hooks.subscribed(connection.session, granted);
   });
   // Told for clean sessions, whose unsubscribing the persistence is not asked about, and when a connection ends.
   broker.on('unsubscribe', (filters, client) => {
@@ -240,6 +235,7 @@ export async function listen({ hooks, log, handshakeFailed = () => {}, ...deps }
   return {
     port: ports.port,
     extraPort: ports.extraPort,
+    plainPort: ports.plainPort,
     answer(session, message) {
       const connection = bySession.get(session);
       if (!connection || connection.socket.destroyed) return false;

@@ -35,13 +35,13 @@ export function createMetrics() {
 
 export type MetricsServer = { port: number; close(): Promise<void> };
 
-/** `/metrics` for a scraper and `/readyz` for a balancer, which gets what is missing with a 503. */
+/** `/metrics` for a scraper, `/healthz`, and `/readyz` for a balancer, which gets what is missing with a 503. */
 export async function serveMetrics(options: {
   host: string;
   port: number;
   registry: Registry;
   /** What is missing. */
-  missing: () => string[];
+  missing: () => string[] | Promise<string[]>;
 }): Promise<MetricsServer> {
   const { host, port, registry, missing } = options;
   async function answer({ url }: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -49,9 +49,11 @@ export async function serveMetrics(options: {
       response.setHeader('content-type', registry.contentType);
       response.end(await registry.metrics());
     } else if (url === '/readyz') {
-      const parts = missing();
+      const parts = await missing();
       response.writeHead(parts.length === 0 ? 200 : 503, { 'content-type': 'application/json' });
       response.end(JSON.stringify({ ready: parts.length === 0, missing: parts }));
+    } else if (url === '/healthz') {
+      response.writeHead(200, { 'content-type': 'application/json' }).end('{"status":"ok"}');
     } else {
       response.writeHead(404).end();
     }

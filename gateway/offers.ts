@@ -2,12 +2,12 @@ import type { Logger } from 'pino';
 import type { Database } from '../db/client.ts';
 import { markDelivered } from '../db/command-targets.ts';
 import { claimDueCommands, type DueCommand, type Ready } from '../db/orders.ts';
-import { judgeFailure } from '../db/outcomes.ts';
 import type { Availability } from './availability.ts';
 import { createBatches } from './batches.ts';
 import { matchesFilter } from './filters.ts';
 import type { Listener } from './listener.ts';
 import type { Message, Session } from './messages.ts';
+import { createRounds } from './rounds.ts';
 import { fill, topics } from './topics.ts';
 import type { Wire } from './wire.ts';
 
@@ -51,8 +51,6 @@ const formats: Format[] = ['json', 'cbor', 'other'];
 export function createOffers(deps: OffersDeps) {
   const { db, listener, wire, availability, log, sweepEveryMs = 15_000, unacknowledgedMax = 8 } = deps;
   const ears = new Map<string, Ear>();
-  const waiting = new Set<Ear>();
-  let claiming = false;
   const deliveries = createBatches<string, undefined>({
     name: 'deliveries',
     write: async (executionIds) => {
@@ -63,45 +61,29 @@ export function createOffers(deps: OffersDeps) {
     log,
   });
 
-  function offer(ear: Ear): void {
-    waiting.add(ear);
-    if (claiming) return;
-    claiming = true;
-    void claim();
+  const rounds = createRounds<Ear>({
+    name: 'offering commands',
+    work: claim,
+    itemsMax: devicesPerClaim,
+    availability,
+    log,
+  });
+
+  async function claim(round: Ear[]): Promise<void> {
+    const ready = round.filter(mayBeTold);
+    if (ready.length === 0) return;
+    const due = await claimDueCommands(db, ready.map(readyOf));
+    const told = Map.groupBy(due, ({ deviceId }) => deviceId);
+    for (const ear of ready) {
+      ear.more = (told.get(ear.deviceId)?.length ?? 0) + ear.unacknowledged >= unacknowledgedMax;
+    }
+    for (const command of due) void tell(command);
   }
 
-  async function claim(): Promise<void> {
-    for (let round = take(); round.length > 0; round = take()) {
-      try {
-        const due = await claimDueCommands(db, round.map(readyOf));
-        const told = Map.groupBy(due, ({ deviceId }) => deviceId);
-        for (const ear of round) {
-          ear.more = (told.get(ear.deviceId)?.length ?? 0) + ear.unacknowledged >= unacknowledgedMax;
-        }
-        for (const command of due) void tell(command);
-      } catch (error) {
-        if (judgeFailure(error) === 'fault') {
-          log.error({ err: error }, 'due commands could not be claimed');
-          continue;
-        }
-        for (const ear of round) waiting.add(ear);
-        availability.lost(error);
-        await availability.back();
-      }
-    }
-    claiming = false;
-  }
-
-  /** The next devices to look at: those that are still here and may be told more. */
-  function take(): Ear[] {
-    const round: Ear[] = [];
-    for (const ear of waiting) {
-      waiting.delete(ear);
-      if (ear.unacknowledged >= unacknowledgedMax) ear.more = true;
-      else if (ear.sessions.size > 0) round.push(ear);
-      if (round.length === devicesPerClaim) break;
-    }
-    return round;
+  /** One that is still here; one that has enough for now is looked at again when it has acknowledged some. */
+  function mayBeTold(ear: Ear): boolean {
+    if (ear.unacknowledged >= unacknowledgedMax) ear.more = true;
+    return ear.unacknowledged < unacknowledgedMax && ear.sessions.size > 0;
   }
 
   const readyOf = (ear: Ear): Ready => ({
@@ -126,16 +108,16 @@ export function createOffers(deps: OffersDeps) {
     ear.unacknowledged += 1;
     const acknowledged = await listener.notify(ear.identityKey, messageOf(command, topic)).catch(() => false);
     ear.unacknowledged -= 1;
-    if (ear.more) offer(ear);
+    if (ear.more) rounds.add(ear);
     if (acknowledged) await deliveries.add(command.executionId);
   }
 
-  const sweep = setInterval(() => ears.forEach(offer), sweepEveryMs).unref();
+  const sweep = setInterval(() => ears.forEach((ear) => rounds.add(ear)), sweepEveryMs).unref();
   wire.hear((hint) => {
     if (!('orders' in hint)) return;
     for (const deviceId of hint.orders) {
       const ear = ears.get(deviceId);
-      if (ear) offer(ear);
+      if (ear) rounds.add(ear);
     }
   });
 
@@ -149,7 +131,7 @@ export function createOffers(deps: OffersDeps) {
       const ear = ears.get(deviceId) ?? newEar(deviceId, name, key);
       ears.set(deviceId, ear);
       ear.sessions.add(session);
-      offer(ear);
+      rounds.add(ear);
     },
     closed: (session: Session): void => {
       if (session.identity.kind !== 'device') return;
@@ -159,6 +141,7 @@ export function createOffers(deps: OffersDeps) {
     },
     async drain(): Promise<void> {
       clearInterval(sweep);
+      await rounds.drain();
       await deliveries.drain();
     },
   };

@@ -20,9 +20,7 @@ export function parsePayload(payload: Uint8Array, bytesMax: number): Parsed {
     const isEncoding = error instanceof TypeError;
     return fault('InvalidJson', isEncoding ? 'the payload is not UTF-8' : 'the payload is not JSON');
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    return fault('InvalidRequest', 'the payload is not a JSON object');
-  }
+  if (!isRecord(value)) return fault('InvalidRequest', 'the payload is not a JSON object');
   if (isDeeper(value, depthMax))
     return fault('InvalidRequest', `the payload is nested more than ${depthMax} levels deep`);
   return { value };
@@ -34,6 +32,9 @@ function isDeeper(value: unknown, levels: number): boolean {
   if (typeof value !== 'object' || value === null) return false;
   return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
 }
+
+export const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
 const controls = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g;

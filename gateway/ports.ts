@@ -15,21 +15,35 @@ export type Tls = {
   ticketKeys?: Buffer | undefined;
 };
 
+/**
+ * A door without TLS, for measurements: thousands of devices that are one process. It opens on 127.0.0.1 and nowhere else,
+ * and only for code that hands it over: no setting of a gateway leads here.
+ */
+export type PlainDoor = {
+  /** 0 for any free one. */
+  port: number;
+  /** The SHA-256 of the certificate that the client would have shown; undefined turns it away. */
+  identify: (socket: Socket) => Promise<Buffer | undefined>;
+};
+
 export type Ports = {
   port: number;
   extraPort: number | undefined;
+  plainPort: number | undefined;
   /** Takes no new connections; those there are stay. */
   close(): void;
 };
 
 export type OpenPorts = {
   host: string;
+  /** 0 for any free one. */
   port: number;
   extraPort?: number | undefined;
+  plainDoor?: PlainDoor | undefined;
   tls: Tls;
   limits: Limits;
   /** A connection whose client has proved the key of its certificate, given with the SHA-256 of that. */
-  connected: (socket: TLSSocket, fingerprint: Buffer) => void;
+  connected: (socket: Socket, fingerprint: Buffer) => void;
   /** A handshake that failed, or was cut off because there were too many. */
   failed: (reason: 'rate' | 'handshake') => void;
 };
@@ -38,7 +52,8 @@ export type OpenPorts = {
  * Listens with mutual TLS. Which of the authorities' certificates are good is not judged here: the row decides, at each
  * CONNECT, and so also where the TLS session was resumed and no certificate was sent.
  */
-export async function openPorts({ host, port, extraPort, tls, limits, connected, failed }: OpenPorts): Promise<Ports> {
+export async function openPorts(deps: OpenPorts): Promise<Ports> {
+  const { host, port, extraPort, plainDoor, tls, limits, connected, failed } = deps;
   const secured = createTlsServer({
     cert: tls.certificatePem,
     key: tls.privateKeyPem,
@@ -73,11 +88,24 @@ export async function openPorts({ host, port, extraPort, tls, limits, connected,
   const servers = [await listenTcp(host, port, accept)];
   if (extraPort !== undefined) servers.push(await listenTcp(host, extraPort, accept));
   const [first, extra] = servers.map((server) => portOf(server));
+  const plain = plainDoor && (await openPlainDoor(plainDoor, connected));
+  if (plain) servers.push(plain);
   return {
     port: first ?? port,
     extraPort: extra,
+    plainPort: plain && portOf(plain),
     close: () => servers.forEach((server) => server.close()),
   };
+}
+
+function openPlainDoor({ port, identify }: PlainDoor, connected: OpenPorts['connected']): Promise<Server> {
+  return listenTcp('127.0.0.1', port, (socket) => {
+    socket.on('error', () => socket.destroy());
+    identify(socket).then(
+      (fingerprint) => (fingerprint ? connected(socket, fingerprint) : socket.destroy()),
+      () => socket.destroy(),
+    );
+  });
 }
 
 async function listenTcp(host: string, port: number, accept: (socket: Socket) => void): Promise<Server> {

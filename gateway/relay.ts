@@ -158,7 +158,10 @@ export function createRelay(deps: RelayDeps): Relay {
         if (kind === 'signal') return client.workflow.getHandle(workflowId).signal(name, argument);
         const options = startOptions(name, argument);
         if (!options) throw new Error(`${name} is no workflow of this release`);
-        return client.workflow.start(name, { ...options, workflowId, taskQueue, args: [argument] });
+        const { poke, ...how } = options;
+        const starting = { ...how, workflowId, taskQueue, args: [argument] };
+        if (poke === undefined) return client.workflow.start(name, starting);
+        return client.workflow.signalWithStart(name, { ...starting, signal: poke, signalArgs: [{}] });
       });
     } catch (error) {
       const over = error instanceof WorkflowNotFoundError || error instanceof WorkflowExecutionAlreadyStartedError;

@@ -3,12 +3,16 @@ import type { RefusalDetail } from '../workflows/refusals.ts';
 import type { Commands } from './commands.ts';
 import { commandResponse } from './commands.ts';
 import { describeIdentity } from './identity.ts';
+import { jobRejection } from './job-answers.ts';
+import { describeRequest, pendingRequest, startNextRequest, updateRequest } from './job-requests.ts';
+import type { Jobs } from './jobs.ts';
 import type { Listener } from './listener.ts';
 import type { Message, Published, Session } from './messages.ts';
 import { parsePayload } from './payloads.ts';
 import type { Provisioning } from './provisioning.ts';
 import { csrRequest, keysRequest, registrationRequest } from './provisioning.ts';
 import type { RefusalLog } from './refusals.ts';
+import { shadowRejection, softwareGet, softwareUpdate, type SoftwareShadow } from './software.ts';
 import { fill, match, owns, topics, type Topic } from './topics.ts';
 
 export type Request<Body> = {
@@ -21,23 +25,38 @@ export type Request<Body> = {
 };
 
 /** What an effect says: taken, an expected no, or that nobody knows, so that nothing may be acknowledged. */
-export type Reply = { accepted: object } | { refused: RefusalDetail } | { givenUp: string };
+export type Reply =
+  | {
+      /** A text is JSON already. */
+      accepted: object | string;
+      /** What follows when the answer is on its way. */
+      afterwards?: () => void;
+    }
+  | { refused: RefusalDetail; executionState?: object }
+  | { givenUp: string };
 
 type Row = {
   topic: Topic;
   bytesMax: number;
-  accepted: Topic;
+  /** Of those that may be accepted. */
+  accepted?: Topic;
   rejected: Topic;
-  rejection: (fault: RefusalDetail, params: Record<string, string>) => object;
+  /** The body is undefined when it could not be read. */
+  rejection: (
+    fault: RefusalDetail,
+    request: Pick<Request<unknown>, 'params' | 'body'> & { executionState?: object | undefined },
+  ) => object;
   /** Parses the body and runs the effect; a fault of the body comes back as a refusal. */
   handle: (request: Request<unknown>) => Promise<Reply>;
-  /** What the audit calls a refusal. */
-  refused: 'enrolment.refused' | 'command.refused';
+  /** What the audit calls a refusal; a question that is answered no is nothing for it. */
+  refused?: 'enrolment.refused' | 'command.refused' | 'job.refused' | 'software.refused';
 };
 
 export type RequestsDeps = {
   commands: Pick<Commands, 'respond'>;
   provisioning: Provisioning;
+  jobs: Omit<Jobs, 'drain'>;
+  software: Pick<SoftwareShadow, 'update' | 'get'>;
   listener: Pick<Listener, 'answer'>;
   refusals: Pick<RefusalLog, 'recordNow'>;
 };
@@ -50,14 +69,14 @@ const provisioningRejection = ({ code, detail, status }: RefusalDetail) => ({
   errorMessage: detail,
 });
 
-const commandRejection = ({ code, detail }: RefusalDetail, { execution = '' }: Record<string, string>) => ({
+const commandRejection: Row['rejection'] = ({ code, detail }, { params }) => ({
   error: code,
   errorMessage: detail,
-  executionId: execution,
+  executionId: params['execution'] ?? '',
 });
 
 /** Everything that a device can say. One row: topic, with who may → limit → answers → shape → effect. */
-const table = ({ commands, provisioning }: RequestsDeps): Row[] => [
+const table = ({ commands, provisioning, jobs, software }: RequestsDeps): Row[] => [
   {
     topic: topics.createKeys,
     bytesMax: 4 * kib,
@@ -94,6 +113,73 @@ const table = ({ commands, provisioning }: RequestsDeps): Row[] => [
     refused: 'command.refused',
     handle: parsed(commandResponse, commands.respond),
   },
+  {
+    topic: topics.pendingJobs,
+    bytesMax: 4 * kib,
+    accepted: topics.pendingJobsAccepted,
+    rejected: topics.pendingJobsRejected,
+    rejection: jobRejection,
+    handle: parsed(pendingRequest, jobs.pending),
+  },
+  {
+    topic: topics.startNextJob,
+    bytesMax: 128 * kib,
+    accepted: topics.startNextJobAccepted,
+    rejected: topics.startNextJobRejected,
+    rejection: jobRejection,
+    refused: 'job.refused',
+    handle: parsed(startNextRequest, jobs.startNext),
+  },
+  {
+    topic: topics.describeJob,
+    bytesMax: 4 * kib,
+    accepted: topics.describeJobAccepted,
+    rejected: topics.describeJobRejected,
+    rejection: jobRejection,
+    handle: parsed(describeRequest, jobs.describe),
+  },
+  {
+    topic: topics.updateJob,
+    bytesMax: 128 * kib,
+    accepted: topics.updateJobAccepted,
+    rejected: topics.updateJobRejected,
+    rejection: jobRejection,
+    refused: 'job.refused',
+    handle: parsed(updateRequest, jobs.update),
+  },
+  {
+    topic: topics.unknownOfJobs,
+    bytesMax: 128 * kib,
+    rejected: topics.unknownOfJobsRejected,
+    rejection: jobRejection,
+    refused: 'job.refused',
+    handle: jobs.unknown,
+  },
+  {
+    topic: topics.unknownOfJob,
+    bytesMax: 128 * kib,
+    rejected: topics.unknownOfJobRejected,
+    rejection: jobRejection,
+    refused: 'job.refused',
+    handle: jobs.unknown,
+  },
+  {
+    topic: topics.softwareUpdate,
+    bytesMax: 16 * kib,
+    accepted: topics.softwareUpdateAccepted,
+    rejected: topics.softwareUpdateRejected,
+    rejection: shadowRejection,
+    refused: 'software.refused',
+    handle: parsed(softwareUpdate, software.update, ({ message }) => message),
+  },
+  {
+    topic: topics.softwareGet,
+    bytesMax: 4 * kib,
+    accepted: topics.softwareGetAccepted,
+    rejected: topics.softwareGetRejected,
+    rejection: shadowRejection,
+    handle: parsed(softwareGet, software.get, ({ message }) => message),
+  },
 ];
 
 /**
@@ -119,42 +205,57 @@ export function createRequests(deps: RequestsDeps) {
 
   async function answer(row: Row, request: Request<unknown>): Promise<Published> {
     const { session, params } = request;
-    const reply = await replyOf(row, request);
+    const { reply, body } = await replyOf(row, request);
     if ('givenUp' in reply) return { outcome: 'given-up', detail: reply.givenUp };
-    if ('refused' in reply) await record(session, row.refused, reply.refused);
-    const [topic, body] =
-      'accepted' in reply ? [row.accepted, reply.accepted] : [row.rejected, row.rejection(reply.refused, params)];
-    const payload = Buffer.from(JSON.stringify(body));
+    if ('refused' in reply && row.refused) await record(session, row.refused, reply.refused);
+    const [topic, answered] = answerOf(row, reply, { params, body });
+    const payload = Buffer.from(typeof answered === 'string' ? answered : JSON.stringify(answered));
     deps.listener.answer(session, { topic: fill(topic.pattern, params), payload, qos: 1 });
+    if ('afterwards' in reply) reply.afterwards?.();
     return { outcome: 'committed' };
   }
 
-  async function record({ identity }: Session, action: Row['refused'], { code, detail, status }: RefusalDetail) {
+  async function record(
+    { identity }: Session,
+    action: NonNullable<Row['refused']>,
+    { code, detail, status }: RefusalDetail,
+  ) {
     if (status >= 500) return;
     const actor = describeIdentity(identity);
     await deps.refusals.recordNow(actor, { action, subject: actor, data: { code, detail } });
   }
 }
 
-async function replyOf(row: Row, request: Request<unknown>): Promise<Reply> {
+function answerOf(
+  { accepted, rejected, rejection }: Row,
+  reply: Exclude<Reply, { givenUp: string }>,
+  request: Pick<Request<unknown>, 'params' | 'body'>,
+): [Topic, object | string] {
+  if ('accepted' in reply) return [accepted ?? rejected, reply.accepted];
+  return [rejected, rejection(reply.refused, { ...request, executionState: reply.executionState })];
+}
+
+async function replyOf(row: Row, request: Request<unknown>): Promise<{ reply: Reply; body?: unknown }> {
+  const read = parsePayload(request.message.payload, row.bytesMax);
+  if ('fault' in read) return { reply: { refused: { ...read.fault, status: 400 } } };
+  const body = read.value;
   try {
-    const parsedPayload = parsePayload(request.message.payload, row.bytesMax);
-    if ('fault' in parsedPayload) return { refused: { ...parsedPayload.fault, status: 400 } };
-    return await row.handle({ ...request, body: parsedPayload.value });
+    return { reply: await row.handle({ ...request, body }), body };
   } catch (error) {
-    return { givenUp: error instanceof Error ? error.message : 'unexpected' };
+    return { reply: { givenUp: error instanceof Error ? error.message : 'unexpected' } };
   }
 }
 
 /** Unknown fields are ignored: clients serialise whole requests, with what stands in the topic in the body too. */
-function parsed<Body>(schema: z.ZodType<Body>, effect: (request: Request<Body>) => Promise<Reply>): Row['handle'] {
+function parsed<Body>(
+  schema: z.ZodType<Body>,
+  effect: (request: Request<Body>) => Promise<Reply>,
+  spell = ({ path, message }: z.core.$ZodIssue) => `${path.join('.') || 'the request'}: ${message}`,
+): Row['handle'] {
   return async (request) => {
     const { success, data, error } = schema.safeParse(request.body);
     if (success) return effect({ ...request, body: data });
     const [issue] = error.issues;
-    const field = issue?.path.join('.') || 'the request';
-    return {
-      refused: { code: 'InvalidRequest', detail: `${field}: ${issue?.message ?? 'not understood'}`, status: 400 },
-    };
+    return { refused: { code: 'InvalidRequest', detail: issue ? spell(issue) : 'not understood', status: 400 } };
   };
 }

@@ -17,7 +17,10 @@ export type Topic = {
 const heard = (who: Kind[], path: string): Topic => ({ pattern: `${reserved}/${path}`, direction: 'in', who });
 const told = (who: Kind[], path: string): Topic => ({ pattern: `${reserved}/${path}`, direction: 'out', who });
 /** `{target}` is the device's own name under `things` and the connection's own client id under `clients`. */
+const shadow = 'things/{target}/shadow/name/$package';
 const execution = 'commands/{targets}/{target}/executions/{execution}';
+/** `{job}` is a job's id, or `$next`. */
+const jobs = 'things/{target}/jobs';
 
 /** Every topic there is. What is not here is refused, whoever asks. */
 export const topics = {
@@ -36,22 +39,58 @@ export const topics = {
   commandResponse: heard(['device'], `${execution}/response/json`),
   commandAccepted: told(['device'], `${execution}/response/accepted/json`),
   commandRejected: told(['device'], `${execution}/response/rejected/json`),
+  pendingJobs: heard(['device'], `${jobs}/get`),
+  pendingJobsAccepted: told(['device'], `${jobs}/get/accepted`),
+  pendingJobsRejected: told(['device'], `${jobs}/get/rejected`),
+  startNextJob: heard(['device'], `${jobs}/start-next`),
+  startNextJobAccepted: told(['device'], `${jobs}/start-next/accepted`),
+  startNextJobRejected: told(['device'], `${jobs}/start-next/rejected`),
+  describeJob: heard(['device'], `${jobs}/{job}/get`),
+  describeJobAccepted: told(['device'], `${jobs}/{job}/get/accepted`),
+  describeJobRejected: told(['device'], `${jobs}/{job}/get/rejected`),
+  updateJob: heard(['device'], `${jobs}/{job}/update`),
+  updateJobAccepted: told(['device'], `${jobs}/{job}/update/accepted`),
+  updateJobRejected: told(['device'], `${jobs}/{job}/update/rejected`),
+  unknownOfJobs: heard(['device'], `${jobs}/{operation}`),
+  unknownOfJobsRejected: told(['device'], `${jobs}/{operation}/rejected`),
+  unknownOfJob: heard(['device'], `${jobs}/{job}/{operation}`),
+  unknownOfJobRejected: told(['device'], `${jobs}/{job}/{operation}/rejected`),
+  jobsChanged: told(['device'], `${jobs}/notify`),
+  nextJobChanged: told(['device'], `${jobs}/notify-next`),
+  softwareUpdate: heard(['device'], `${shadow}/update`),
+  softwareUpdateAccepted: told(['device'], `${shadow}/update/accepted`),
+  softwareUpdateRejected: told(['device'], `${shadow}/update/rejected`),
+  softwareGet: heard(['device'], `${shadow}/get`),
+  softwareGetAccepted: told(['device'], `${shadow}/get/accepted`),
+  softwareGetRejected: told(['device'], `${shadow}/get/rejected`),
   presenceConnected: told(['service'], 'events/presence/connected/{client}'),
   presenceDisconnected: told(['service'], 'events/presence/disconnected/{client}'),
 } satisfies Record<string, Topic>;
 
+const levelsOf = (text: string): number => text.split('/').length;
+const byShape = Map.groupBy(Object.values<Topic>(topics), ({ direction, pattern }) => direction + levelsOf(pattern));
+
+/** The topics of the table that this one may be, by its number of levels. */
+export const candidates = (direction: Topic['direction'], topic: string): Topic[] =>
+  byShape.get(direction + levelsOf(topic)) ?? [];
+
 /** The levels that stand for `{name}` in the pattern; undefined when the topic is another one. */
 export function match(pattern: string, topic: string): Record<string, string> | undefined {
-  const levels = pattern.split('/');
-  const given = topic.split('/');
-  if (levels.length !== given.length) return undefined;
-  const params: [string, string][] = [];
-  for (const [index, level] of levels.entries()) {
-    const value = given[index] ?? '';
-    if (level.startsWith('{')) params.push([level.slice(1, -1), value]);
-    else if (level !== value) return undefined;
+  const params: Record<string, string> = {};
+  for (let [from, start] = [0, 0]; ;) {
+    const [to, end] = [levelEnd(pattern, from), levelEnd(topic, start)];
+    if (pattern[from] === '{') params[pattern.slice(from + 1, to - 1)] = topic.slice(start, end);
+    else if (to - from !== end - start || !topic.startsWith(pattern.slice(from, to), start)) return undefined;
+    if (to === pattern.length || end === topic.length) {
+      return to === pattern.length && end === topic.length ? params : undefined;
+    }
+    [from, start] = [to + 1, end + 1];
   }
-  return Object.fromEntries(params);
+}
+
+function levelEnd(text: string, from: number): number {
+  const end = text.indexOf('/', from);
+  return end < 0 ? text.length : end;
 }
 
 /** The topic that the pattern becomes with these levels. */
@@ -68,6 +107,7 @@ export function owns(
   params: { targets?: string; target?: string },
 ): boolean {
   if (params.target === undefined) return true;
-  if (params.targets === 'things') return session.identity.kind === 'device' && params.target === session.identity.name;
-  return params.targets === 'clients' && params.target === session.clientId;
+  if (params.targets === 'clients') return params.target === session.clientId;
+  if (params.targets !== undefined && params.targets !== 'things') return false;
+  return session.identity.kind === 'device' && params.target === session.identity.name;
 }

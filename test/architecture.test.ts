@@ -4,7 +4,20 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const folders = ['workflows', 'activities', 'workers', 'gateway', 'api', 'db', 'pki', 'embedded', 'bench', 'test'];
+const folders = [
+  'workflows',
+  'activities',
+  'workers',
+  'gateway',
+  'api',
+  'db',
+  'files',
+  'pki',
+  'bin',
+  'embedded',
+  'bench',
+  'test',
+];
 
 type Source = { path: string; text: string; imports: { from: string; typeOnly: boolean }[] };
 
@@ -26,14 +39,15 @@ function readSource(path: string): Source {
 
 const folderOf = (path: string) => path.split('/')[0] ?? '';
 
-/** Which folders a folder may import at run time; `workers`, `embedded`, `bench` and the entry files compose. */
+/** Which folders a folder may import at run time; `workers`, `bin`, `embedded`, `bench` and the entry files compose. */
 const mayImport: Record<string, string[]> = {
   db: ['db'],
   pki: ['pki'],
+  files: ['files', 'db'],
   workflows: ['workflows'],
   activities: ['activities', 'db', 'pki', 'workflows'],
-  gateway: ['gateway', 'db', 'pki', 'workflows'],
-  api: ['api', 'db', 'pki', 'workflows'],
+  gateway: ['gateway', 'db', 'files', 'pki', 'workflows'],
+  api: ['api', 'db', 'files', 'pki', 'workflows'],
 };
 const entries = ['api/server.ts'];
 
@@ -55,6 +69,9 @@ describe('dependencies', () => {
     ['@peculiar/x509', ['pki/x509.ts']],
     ['reflect-metadata', ['pki/x509.ts']],
     ['mqtt', ['embedded/device-connection.ts']],
+    ['jose', ['pki/manifests.ts', 'pki/release-keys.ts']],
+    ['@aws-sdk/client-s3', ['files/s3.ts']],
+    ['@aws-sdk/lib-storage', ['files/s3.ts']],
   ])('%s is known to few', (library, knowers) => {
     const importers = product.filter(({ imports }) => imports.some(({ from }) => from === library));
     expect(knowers).toEqual(expect.arrayContaining(importers.map(({ path }) => path)));

@@ -30,6 +30,7 @@ beforeAll(async () => {
     'the root’s private key': 'root-private-key.pem',
     'the gateway’s private key': 'gateway-key.pem',
     'the key that encrypts keys': 'key-encryption-key',
+    'the key of the files’ addresses': 'address-key',
   };
   for (const [name, file] of Object.entries(files)) {
     const text = await readFile(join(system.folder, file), 'utf8');
@@ -124,7 +125,7 @@ test.each(places)('no secret is in %s', async (_, read, controls) => {
 });
 
 test('each would be found, in whatever way it was written', () => {
-  expect(Object.keys(secrets)).toHaveLength(8);
+  expect(Object.keys(secrets)).toHaveLength(9);
   for (const [name, [bytes = Buffer.alloc(0)]] of Object.entries(secrets)) {
     expect(bytes.length).toBeGreaterThanOrEqual(32);
     const written = ['', 'a', 'ab'].map((before) => Buffer.concat([Buffer.from(before), bytes, Buffer.from('z')]));

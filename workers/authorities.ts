@@ -1,10 +1,10 @@
-import { randomBytes, randomUUIDv7 } from 'node:crypto';
-import { access, rename, writeFile } from 'node:fs/promises';
+import { randomUUIDv7 } from 'node:crypto';
+import { rename, writeFile } from 'node:fs/promises';
 import { insertAudit } from '../db/audit.ts';
 import { findActiveAuthority, insertAuthority } from '../db/authorities.ts';
 import type { Database } from '../db/client.ts';
 import { createAuthorities } from '../pki/authority.ts';
-import { readKeyEncryptionKey } from './signer.ts';
+import { ensureKey, readKey } from './keys.ts';
 
 type Options = { signer: { keyEncryptionKeyFile: string }; rootKeyFile: string };
 
@@ -14,8 +14,8 @@ type Options = { signer: { keyEncryptionKeyFile: string }; rootKeyFile: string }
  */
 export async function ensureAuthorities(db: Database, { signer, rootKeyFile }: Options): Promise<void> {
   if (await findActiveAuthority(db, 'root')) return;
-  await ensureKeyEncryptionKey(signer.keyEncryptionKeyFile);
-  const keyEncryptionKey = await readKeyEncryptionKey(signer.keyEncryptionKeyFile);
+  await ensureKey(signer.keyEncryptionKeyFile);
+  const keyEncryptionKey = await readKey(signer.keyEncryptionKeyFile);
   const { root, issuing } = await createAuthorities({ keyEncryptionKey });
   const { privateKeyPem, ...rootCertificate } = root;
   await db.transaction(async (tx) => {
@@ -43,12 +43,4 @@ async function setAside(file: string): Promise<void> {
   await rename(file, `${file}.${Date.now()}`).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw error;
   });
-}
-
-async function ensureKeyEncryptionKey(file: string): Promise<void> {
-  const missing = await access(file).then(
-    () => false,
-    () => true,
-  );
-  if (missing) await writeFile(file, `${randomBytes(32).toString('base64')}\n`, { mode: 0o600, flag: 'wx' });
 }

@@ -1,26 +1,10 @@
 import { z } from 'zod';
 import { defaultLimits, type Limits } from '../gateway/limits.ts';
+import { artifacts, database, databaseOf, hasOneStore, logging, oneStore, port } from './variables.ts';
+import { read, storeOf, webUrl, type Environment } from './variables.ts';
 
-type Environment = Record<string, string | undefined>;
-
-/** A process does not start on a bad environment: every fault is listed at once, by the variable's name. */
-export class ConfigurationFault extends Error {
-  override name = 'ConfigurationFault';
-}
-
-const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback);
-const flag = z.enum(['true', 'false']).transform((value) => value === 'true');
-const postgresUrl = z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// address' });
-const webUrl = z.url({ protocol: /^https?$/, error: 'must be an http:// or https:// address' });
-
-const database = {
-  DATABASE_URL: postgresUrl,
-  DATABASE_DIRECT_URL: postgresUrl.optional(),
-  DATABASE_PREPARE: flag.default(true),
-  DATABASE_POOL_MAX: z.coerce.number().int().min(1).max(1_000).default(10),
-};
 const common = {
-  LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace']).default('info'),
+  ...logging,
   LONGHAUL_TASK_QUEUE: z.string().min(1).default('longhaul'),
   // `none` where LISTEN is not to be had: everything happens all the same, when a sweep finds it.
   LONGHAUL_WIRE: z.enum(['postgres', 'none']).default('postgres'),
@@ -55,21 +39,55 @@ const gatewaySchema = z
     GATEWAY_PRESENCE_DEBOUNCE_SECONDS: z.coerce.number().nonnegative().default(3),
     GATEWAY_BEAT_SECONDS: z.coerce.number().positive().default(5),
     GATEWAY_DEAD_AFTER_SECONDS: z.coerce.number().positive().default(20),
+    LONGHAUL_FILES_URL: webUrl,
+    LONGHAUL_ADDRESS_KEY_FILE: z.string().min(1),
+    LONGHAUL_ADDRESS_SECONDS: z.coerce.number().int().min(10).max(604_800).default(3_600),
   })
   .refine((env) => env.GATEWAY_DEAD_AFTER_SECONDS >= 3 * env.GATEWAY_BEAT_SECONDS, {
     path: ['GATEWAY_DEAD_AFTER_SECONDS'],
     error: 'must be at least three beats (GATEWAY_BEAT_SECONDS)',
   });
 
-const apiSchema = z.object({
-  ...database,
-  ...common,
-  ...signer,
-  API_HOST: z.string().min(1).default('127.0.0.1'),
-  API_PORT: port(8080),
-  API_REQUESTS_PER_SECOND: z.coerce.number().int().min(1).default(1_000),
-  TEMPORAL_UI_URL: webUrl.optional(),
-});
+const apiSchema = z
+  .object({
+    ...database,
+    ...common,
+    ...signer,
+    ...artifacts,
+    API_HOST: z.string().min(1).default('127.0.0.1'),
+    API_PORT: port(8080),
+    API_REQUESTS_PER_SECOND: z.coerce.number().int().min(1).default(1_000),
+    API_ARTIFACT_BYTES_MAX: z.coerce
+      .number()
+      .int()
+      .min(1)
+      .default(4 * 1024 ** 3),
+    TEMPORAL_UI_URL: webUrl.optional(),
+  })
+  .refine(hasOneStore, oneStore);
+
+const filesSchema = z
+  .object({
+    ...database,
+    ...logging,
+    ...artifacts,
+    FILES_HOST: z.string().min(1).optional(),
+    FILES_PORT: port(8443),
+    FILES_METRICS_PORT: port(9465),
+    FILES_CERTIFICATE_FILE: z.string().min(1).optional(),
+    FILES_KEY_FILE: z.string().min(1).optional(),
+    FILES_DOWNLOADS_MAX: z.coerce.number().int().min(1).default(2_000),
+    FILES_IDLE_SECONDS: z.coerce.number().positive().default(60),
+    FILES_DRAIN_SECONDS: z.coerce.number().nonnegative().default(30),
+    FILES_REVIEW_SECONDS: z.coerce.number().positive().max(60).default(5),
+    LONGHAUL_ADDRESS_KEY_FILE: z.string().min(1),
+  })
+  .refine(hasOneStore, oneStore)
+  .refine((env) => (env.FILES_CERTIFICATE_FILE === undefined) === (env.FILES_KEY_FILE === undefined), {
+    path: ['FILES_KEY_FILE'],
+    error: 'goes with FILES_CERTIFICATE_FILE: both or neither',
+    when: () => true,
+  });
 
 const initSchema = z.object({
   ...database,
@@ -79,6 +97,7 @@ const initSchema = z.object({
   GATEWAY_CERTIFICATE_FILE: z.string().min(1).optional(),
   GATEWAY_KEY_FILE: z.string().min(1).optional(),
   GATEWAY_SERVER_NAMES: z.string().default('localhost,127.0.0.1'),
+  LONGHAUL_ADDRESS_KEY_FILE: z.string().min(1).optional(),
 });
 
 export function lifecycleConfig(environment: Environment) {
@@ -107,6 +126,11 @@ export function gatewayConfig(environment: Environment) {
     presenceDebounceMs: env.GATEWAY_PRESENCE_DEBOUNCE_SECONDS * 1_000,
     beatEveryMs: env.GATEWAY_BEAT_SECONDS * 1_000,
     deadAfterMs: env.GATEWAY_DEAD_AFTER_SECONDS * 1_000,
+    addresses: {
+      base: env.LONGHAUL_FILES_URL,
+      keyFile: env.LONGHAUL_ADDRESS_KEY_FILE,
+      lifetimeSeconds: env.LONGHAUL_ADDRESS_SECONDS,
+    },
     // The names are those of the limits, each with a number that was checked.
     limits: { ...defaultLimits, ...Object.fromEntries(given) } as Limits,
   };
@@ -121,7 +145,30 @@ export function apiConfig(environment: Environment) {
     host: env.API_HOST,
     port: env.API_PORT,
     requestsPerSecond: env.API_REQUESTS_PER_SECOND,
+    artifactBytesMax: env.API_ARTIFACT_BYTES_MAX,
+    store: storeOf(env),
     temporalUiUrl: env.TEMPORAL_UI_URL,
+  };
+}
+
+export function filesConfig(environment: Environment) {
+  const env = read(filesSchema, environment);
+  const { FILES_CERTIFICATE_FILE: certificateFile, FILES_KEY_FILE: keyFile } = env;
+  const tls = certificateFile && keyFile ? { certificateFile, keyFile } : undefined;
+  return {
+    ...databaseOf(env),
+    logLevel: env.LOG_LEVEL,
+    store: storeOf(env),
+    // Plain HTTP is for a proxy, which is on this machine if nothing else is said: an address in clear is anybody's.
+    host: env.FILES_HOST ?? (tls ? '0.0.0.0' : '127.0.0.1'),
+    port: env.FILES_PORT,
+    metricsPort: env.FILES_METRICS_PORT,
+    tls,
+    downloadsMax: env.FILES_DOWNLOADS_MAX,
+    idleMs: env.FILES_IDLE_SECONDS * 1_000,
+    drainMs: env.FILES_DRAIN_SECONDS * 1_000,
+    reviewEveryMs: env.FILES_REVIEW_SECONDS * 1_000,
+    addressKeyFile: env.LONGHAUL_ADDRESS_KEY_FILE,
   };
 }
 
@@ -133,25 +180,12 @@ export function initConfig(environment: Environment) {
     signer: signerOf(env),
     rootKeyFile: env.LONGHAUL_ROOT_KEY_FILE,
     administratorKeyFile: env.LONGHAUL_ADMINISTRATOR_KEY_FILE,
+    addressKeyFile: env.LONGHAUL_ADDRESS_KEY_FILE,
     serverCertificate:
       certificateFile && keyFile
         ? { certificateFile, keyFile, names: env.GATEWAY_SERVER_NAMES.split(',').map((name) => name.trim()) }
         : undefined,
   };
-}
-
-function read<T>(schema: z.ZodType<T>, environment: Environment): T {
-  // A variable that is set to nothing is not set.
-  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
-  const { success, data, error } = schema.safeParse(given);
-  if (success) return data;
-  const faults = error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`);
-  throw new ConfigurationFault(`the environment is not good:\n${faults.join('\n')}`);
-}
-
-function databaseOf(env: z.infer<z.ZodObject<typeof database>>) {
-  const { DATABASE_URL: url, DATABASE_DIRECT_URL: directUrl = url } = env;
-  return { database: { url, max: env.DATABASE_POOL_MAX, prepare: env.DATABASE_PREPARE }, databaseDirectUrl: directUrl };
 }
 
 const commonOf = (env: z.infer<z.ZodObject<typeof common>>) => ({

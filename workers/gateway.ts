@@ -4,6 +4,7 @@ import { connect } from '../db/client.ts';
 import { doubtsCommit } from '../db/outcomes.ts';
 import { startGateway, type Gateway } from '../gateway/gateway.ts';
 import { serveMetrics } from '../gateway/metrics.ts';
+import { openAddresses } from './addresses.ts';
 import { gatewayConfig } from './config.ts';
 import { createLog } from './log.ts';
 import { connectTemporal } from './temporal.ts';
@@ -24,6 +25,7 @@ const db = connect({
 const wire = await openWire({ wire: config.wire, directUrl: config.databaseDirectUrl });
 await using temporal = connectTemporal({ taskQueue: config.taskQueue });
 const authorities = await listAuthorities(db);
+const addresses = await openAddresses(config.addresses);
 const {
   host,
   port,
@@ -54,6 +56,7 @@ gateway = await startGateway({
     ticketKeys: config.ticketKeysFile === undefined ? undefined : await readTicketKeys(config.ticketKeysFile),
   },
   forbiddenSpki: authorities.map(({ spkiSha256 }) => spkiSha256),
+  signAddress: addresses.sign,
 });
 const { registry } = gateway.metrics;
 const server = await serveMetrics({ host, port: config.metricsPort, registry, missing: gateway.missing });

@@ -1,12 +1,12 @@
-import type { LocalActivityOptions } from '@temporalio/common';
+import type { ActivityOptions, LocalActivityOptions } from '@temporalio/common';
 
 const second = 1_000;
 const minute = 60 * second;
 const hour = 60 * minute;
 
 /*
- * All activities so far are a statement or two on Postgres and, at most, one signature. They run as local activities:
- * a third of the latency of scheduled ones, and one action instead of two.
+ * Most activities are a few statements on Postgres and, at most, one signature. They run as local activities: a third of
+ * the latency of scheduled ones, and one action instead of two.
  */
 
 /** While a device waits for the answer: tried again quickly, given up before its client's patience (10 s) ends. */
@@ -21,6 +21,12 @@ export const untilItIsDone: LocalActivityOptions = {
   startToCloseTimeout: 30 * second,
   localRetryThreshold: 10 * second,
   retry: { initialInterval: 100, backoffCoefficient: 2, maximumInterval: minute },
+};
+
+/** A statement over the whole fleet: not in a workflow task's own time. */
+export const howeverLongItTakes: ActivityOptions = {
+  startToCloseTimeout: 10 * minute,
+  retry: { initialInterval: second, backoffCoefficient: 2, maximumInterval: minute },
 };
 
 /** How long a certificate may wait for its first connection, counted from its issue. AWS gives the same hour. */

@@ -5,5 +5,8 @@ export const searchAttributes = {
   device: defineSearchAttributeKey('LonghaulDevice', SearchAttributeType.KEYWORD),
   template: defineSearchAttributeKey('LonghaulTemplate', SearchAttributeType.KEYWORD),
   status: defineSearchAttributeKey('LonghaulStatus', SearchAttributeType.KEYWORD),
+  wave: defineSearchAttributeKey('LonghaulWave', SearchAttributeType.KEYWORD),
+  release: defineSearchAttributeKey('LonghaulRelease', SearchAttributeType.KEYWORD),
+  pauseReason: defineSearchAttributeKey('LonghaulPauseReason', SearchAttributeType.KEYWORD),
   waitingFor: defineSearchAttributeKey('LonghaulWaitingFor', SearchAttributeType.KEYWORD),
 };

@@ -1,13 +1,15 @@
 import { once } from 'node:events';
-import { connect, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls';
+import { connect as connectPlain, type Socket } from 'node:net';
+import { connect, createSecureContext, type SecureContext } from 'node:tls';
 import { generate, parser, type Packet } from 'mqtt-packet';
+import { fingerprintOf } from '../door.ts';
 
 export type Server = { host: string; port: number; serverName: string; ca: string };
 export type Credentials = { certificate: string; privateKey: string };
 
 /** A client that costs little, for load: it speaks MQTT 5 and does what it is told. */
 export type Client = {
-  socket: TLSSocket;
+  socket: Socket;
   send(packet: Packet): void;
   /** QoS 1; the message id that its acknowledgement will carry. */
   publish(topic: string, body: object): number;
@@ -29,14 +31,15 @@ export function contextOf(server: Server, { certificate, privateKey }: Credentia
 
 const protocolVersion = 5;
 
-/** A whole handshake and a CONNECT; resolves once the session is accepted, rejects when it is not. */
+/**
+ * A whole handshake and a CONNECT; resolves once the session is accepted, rejects when it is not. Without credentials it
+ * goes through a door without TLS, and what stands for its certificate is said first.
+ */
 export async function openClient(
   server: Server,
-  { credentials, clientId }: { credentials: Credentials; clientId: string },
+  { credentials, clientId }: { credentials?: Credentials | undefined; clientId: string },
 ): Promise<Client> {
-  const { host, port, serverName: servername } = server;
-  const secureContext = contextOf(server, credentials);
-  const socket = connect({ host, port, servername, secureContext, ALPNProtocols: ['mqtt'] });
+  const socket = credentials ? openSecure(server, credentials) : openPlain(server, clientId);
   socket.setNoDelay(true);
   const accepted = Promise.withResolvers<void>();
   let lastId = 0;
@@ -75,10 +78,22 @@ export async function openClient(
   socket.on('error', (error) => accepted.reject(error));
   socket.on('close', () => accepted.reject(new Error(`${clientId} was closed`)));
   accepted.promise.catch(() => {}); // it may come before anybody waits for it
-  await Promise.race([once(socket, 'secureConnect'), accepted.promise]);
+  await Promise.race([once(socket, credentials ? 'secureConnect' : 'connect'), accepted.promise]);
   client.send({ cmd: 'connect', protocolId: 'MQTT', protocolVersion, clientId, clean: true, keepalive: 600 });
   await accepted.promise;
   return client;
+}
+
+function openSecure(server: Server, credentials: Credentials): Socket {
+  const { host, port, serverName: servername } = server;
+  const secureContext = contextOf(server, credentials);
+  return connect({ host, port, servername, secureContext, ALPNProtocols: ['mqtt'] });
+}
+
+function openPlain({ host, port }: Server, name: string): Socket {
+  const socket = connectPlain({ host, port });
+  socket.write(fingerprintOf(name));
+  return socket;
 }
 
 /** Does the work for each item, so many at a time. */

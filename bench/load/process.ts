@@ -1,6 +1,7 @@
 import { serveJobs } from '../jobs.ts';
 import { certificateJobs } from './certificates.ts';
 import { commandJobs } from './commands.ts';
+import { crowdJobs } from './crowds.ts';
 import { enrolmentJobs } from './enrolments.ts';
 import { httpJobs } from './http.ts';
 import { lifecycleJobs } from './lifecycles.ts';
@@ -11,6 +12,7 @@ import { reportJobs } from './reports.ts';
 const jobs = {
   ...certificateJobs,
   ...commandJobs,
+  ...crowdJobs,
   ...enrolmentJobs,
   ...httpJobs,
   ...lifecycleJobs,

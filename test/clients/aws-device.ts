@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { iot, iotidentity, mqtt, mqtt5 } from 'aws-iot-device-sdk-v2';
+import { iot, iotidentity, iotjobs, iotshadow, mqtt, mqtt5 } from 'aws-iot-device-sdk-v2';
 import type { System } from '../support/system.ts';
 
 export type Credentials = { certificate: string; privateKey: string };
@@ -23,6 +23,10 @@ export type AwsClient = AsyncDisposable & {
   publish(topic: string, body: unknown): Promise<void>;
   identityV1(): iotidentity.IotIdentityClient;
   identityV2(): iotidentity.IotIdentityClientv2;
+  jobsV1(): iotjobs.IotJobsClient;
+  jobsV2(): iotjobs.IotJobsClientv2;
+  shadowV1(): iotshadow.IotShadowClient;
+  shadowV2(): iotshadow.IotShadowClientv2;
 };
 
 export type Dial = Credentials & { clientId: string; cleanSession?: boolean };
@@ -30,7 +34,7 @@ export type Dialler = (mqtt: System['mqtt'], options: Dial) => Promise<AwsClient
 
 const requestOptions = {
   maxRequestResponseSubscriptions: 5,
-  maxStreamingSubscriptions: 1,
+  maxStreamingSubscriptions: 2,
   operationTimeoutInSeconds: 15,
 };
 const encode = (body: unknown) => (typeof body === 'string' ? body : JSON.stringify(body));
@@ -64,6 +68,18 @@ export const dial311: Dialler = async (server, { certificate, privateKey, client
     identityV1: () => new iotidentity.IotIdentityClient(connection),
     identityV2() {
       const client = iotidentity.IotIdentityClientv2.newFromMqtt311(connection, requestOptions);
+      closing.defer(() => client.close());
+      return client;
+    },
+    shadowV1: () => new iotshadow.IotShadowClient(connection),
+    shadowV2() {
+      const client = iotshadow.IotShadowClientv2.newFromMqtt311(connection, requestOptions);
+      closing.defer(() => client.close());
+      return client;
+    },
+    jobsV1: () => new iotjobs.IotJobsClient(connection),
+    jobsV2() {
+      const client = iotjobs.IotJobsClientv2.newFromMqtt311(connection, requestOptions);
       closing.defer(() => client.close());
       return client;
     },
@@ -129,6 +145,18 @@ export const dial5: Dialler = async (server, { certificate, privateKey, clientId
       const identity = iotidentity.IotIdentityClientv2.newFromMqtt5(client, requestOptions);
       closing.defer(() => identity.close());
       return identity;
+    },
+    jobsV1: () => iotjobs.IotJobsClient.newFromMqtt5Client(client),
+    jobsV2() {
+      const jobs = iotjobs.IotJobsClientv2.newFromMqtt5(client, requestOptions);
+      closing.defer(() => jobs.close());
+      return jobs;
+    },
+    shadowV1: () => iotshadow.IotShadowClient.newFromMqtt5Client(client),
+    shadowV2() {
+      const shadow = iotshadow.IotShadowClientv2.newFromMqtt5(client, requestOptions);
+      closing.defer(() => shadow.close());
+      return shadow;
     },
     [Symbol.asyncDispose]: () => closing.disposeAsync(),
   };

@@ -8,10 +8,11 @@ import { promisify } from 'node:util';
 import { afterAll, describe, expect, inject, test } from 'vitest';
 import { readStackFile, stackFileOf, type Stack } from '../../embedded/stack-file.ts';
 import { eventually } from '../support/eventually.ts';
+import { fetchAll } from '../support/files.ts';
 
 const run = promisify(execFile);
 const entry = fileURLToPath(new URL('../../embedded/stack.ts', import.meta.url));
-const freePorts = ['api', 'mqtt', 'ui', 'temporal', 'postgres'].flatMap((name) => [`--${name}-port`, '0']);
+const freePorts = ['api', 'mqtt', 'files', 'ui', 'temporal', 'postgres'].flatMap((name) => [`--${name}-port`, '0']);
 const readyWithinMs = 120_000;
 
 const started: ChildProcess[] = [];
@@ -89,7 +90,8 @@ describe('npm start', () => {
       const first = start(dataDir);
       const stack = await whenReady(dataDir, first);
       expect((await stat(stackFileOf(dataDir))).mode & 0o777).toBe(0o600);
-      expect(await readFile(stack.authority.file, 'utf8')).toContain('BEGIN CERTIFICATE');
+      const ca = await readFile(stack.authority.file, 'utf8');
+      expect(await fetchAll(`${stack.files.url}/readyz`, { ca })).toMatchObject({ status: 200 });
       expect(stack.claim).toMatchObject({
         template: 'default',
         certificate: expect.stringContaining('BEGIN CERTIFICATE'),

@@ -10,20 +10,36 @@ const claim = session({ kind: 'claim', claimId: 'k', template: 'line', ...certif
 const service = session({ kind: 'service', name: 'app', ...certificate });
 
 const own = '$aws/commands/things/pump-1/executions';
+const jobs = '$aws/things/pump-1/jobs';
 
 describe('a device', () => {
-  test.each([`${own}/x/response/json`, '$aws/commands/clients/own/executions/x/response/json'])(
-    'may publish to %s',
-    (topic) => {
-      expect(may(device, 'publish', topic)).toBe(true);
-    },
-  );
+  test.each([
+    `${own}/x/response/json`,
+    '$aws/commands/clients/own/executions/x/response/json',
+    '$aws/things/pump-1/shadow/name/$package/update',
+    '$aws/things/pump-1/shadow/name/$package/get',
+  ])('may publish to %s', (topic) => {
+    expect(may(device, 'publish', topic)).toBe(true);
+  });
 
   test.each([
     '$aws/commands/things/pump-2/executions/x/response/json',
     '$aws/commands/things/PUMP-1/executions/x/response/json',
+    '$aws/things/pump-2/shadow/name/$package/update',
+    '$aws/things/PUMP-1/shadow/name/$package/update',
+    '$aws/things/own/shadow/name/$package/update',
+    '$aws/clients/own/shadow/name/$package/update',
+    '$aws/things/pump-1/shadow/name/$package/update/accepted',
+    '$aws/things/pump-1/shadow/name/other/update',
+    '$aws/things/pump-1/shadow/update',
     '$aws/commands/things/pump-1/executions/x/request/json',
     '$aws/commands/clients/other/executions/x/response/json',
+    '$aws/things/pump-2/jobs/get',
+    '$aws/things/pump-2/jobs/$next/get',
+    '$aws/things/PUMP-1/jobs/x/update',
+    '$aws/clients/own/jobs/get',
+    jobs,
+    `${jobs}/x/update/accepted`,
     '$aws/certificates/create-from-csr/json',
     '$aws/provisioning-templates/line/provision/json',
     '$aws/events/presence/connected/own',
@@ -46,7 +62,19 @@ describe('a device', () => {
     `${own}/+/response/+/json`,
     `${own}/#`,
     '$aws/commands/things/pump-1/#',
+    '$aws/things/pump-1/shadow/name/$package/update/accepted',
+    '$aws/things/pump-1/shadow/name/$package/get/+',
+    '$aws/things/pump-1/#',
     '$aws/commands/clients/own/executions/+/request/json',
+    `${jobs}/notify`,
+    `${jobs}/notify-next`,
+    `${jobs}/get/+`,
+    `${jobs}/start-next/+`,
+    `${jobs}/$next/get/+`,
+    `${jobs}/x/get/accepted`,
+    `${jobs}/+/update/accepted`,
+    `${jobs}/+/update/rejected`,
+    `${jobs}/#`,
   ])('may subscribe to %s', (filter) => {
     expect(may(device, 'subscribe', filter)).toBe(true);
   });
@@ -61,6 +89,11 @@ describe('a device', () => {
     '$aws/commands/things/+/executions/+/request/json',
     '$aws/commands/+/+/executions/+/request/json',
     '$aws/commands/things/pump-2/executions/+/request/json',
+    '$aws/things/pump-2/shadow/name/$package/update/accepted',
+    '$aws/things/+/shadow/name/$package/update/accepted',
+    '$aws/things/+/#',
+    '$aws/things/#',
+    '$aws/+/+/shadow/#',
     '$aws/certificates/create-from-csr/json/accepted',
     '$aws/events/presence/connected/+',
     `${own}/+/response/json`,

@@ -11,7 +11,7 @@ import type { Session } from '../../gateway/messages.ts';
 import { sendCommandId } from '../../workflows/send-command.ts';
 import { connect, type Database } from '../../db/client.ts';
 import { makeDatabase, ownPostgres, type TestDatabase } from '../support/database.ts';
-import { availabilityOf, createEar, quiet, sessionOf } from './ear.ts';
+import { availabilityOf, createEar, noEffects, quiet, sessionOf } from './ear.ts';
 import { makeCommand, makeDevice } from './rows.ts';
 
 let database: TestDatabase;
@@ -24,10 +24,8 @@ function rig({ db = database.db, limits = {} }: RigOptions = {}) {
   const quarantined = new Counter({ name: 'q', help: 'q', registers: [new Registry()] });
   const relay = { wakes: 0, wake: () => void (relay.wakes += 1) };
   const reports = createCommands({ db, availability: availabilityOf(db), relay, log: quiet, quarantined, limits });
-  // These tests never enrol: a call to it would be a failure of its own.
-  const provisioning = {} as Parameters<typeof createRequests>[0]['provisioning'];
   const refusals = createRefusalLog({ db: db, log: quiet, suppressed: () => {} });
-  const { dispatch } = createRequests({ commands: reports, provisioning, listener: ear, refusals });
+  const { dispatch } = createRequests({ ...noEffects, commands: reports, listener: ear, refusals });
   const respond = async (session: Session, executionId: string, body: unknown) => {
     const name = session.identity.kind === 'device' ? session.identity.name : '';
     const topic = `$aws/commands/things/${name}/executions/${executionId}/response/json`;

@@ -1,5 +1,6 @@
 import { deviceKey, type Identity } from '../../gateway/identity.ts';
 import type { Message, Session } from '../../gateway/messages.ts';
+import type { RequestsDeps } from '../../gateway/requests.ts';
 import { createAvailability } from '../../gateway/availability.ts';
 import { matchesFilter } from '../../gateway/filters.ts';
 import { probeWritable } from '../../db/outcomes.ts';
@@ -49,6 +50,7 @@ export function createEar() {
     told,
     acknowledges: true,
     subscribe: (key: string, ...added: string[]) => void filters.set(key, [...(filters.get(key) ?? []), ...added]),
+    unsubscribe: (key: string) => void filters.delete(key),
     answer(session: Session, { topic, payload }: Message) {
       answers.push({ session, topic, body: JSON.parse(Buffer.from(payload).toString()) });
       return true;
@@ -67,3 +69,9 @@ export function createEar() {
 
 export const availabilityOf = (db: Database) =>
   createAvailability({ probe: () => probeWritable(db), pause() {}, resume() {}, log: quiet });
+
+/** Effects that a test does not ask for. A call to one would be a failure of its own. */
+export const noEffects = { commands: {}, provisioning: {}, jobs: {}, software: {} } as unknown as Pick<
+  RequestsDeps,
+  'commands' | 'provisioning' | 'jobs' | 'software'
+>;

@@ -9,7 +9,7 @@ import { makeCsr, makeKeyPair } from '../../pki/keys.ts';
 import { makeDatabase, type TestDatabase } from '../support/database.ts';
 import { createFleet, type Fleet } from '../support/gateway.ts';
 import { sharedTemporal } from '../support/temporal.ts';
-import { claimSession, createEar, quiet } from './ear.ts';
+import { claimSession, createEar, noEffects, quiet } from './ear.ts';
 import { openClient, runWorker } from './temporal.ts';
 
 let database: TestDatabase;
@@ -50,10 +50,8 @@ async function makeLine(options: { usesMax?: number; serverMadeKeys?: boolean; c
     log: quiet,
     answerWithinMs: 6_000,
   });
-  // Nothing here responds to a command.
-  const commands = {} as Parameters<typeof createRequests>[0]['commands'];
   const refusals = createRefusalLog({ db: database.db, log: quiet, suppressed: () => {} });
-  const { dispatch } = createRequests({ provisioning, commands, listener: ear, refusals });
+  const { dispatch } = createRequests({ ...noEffects, provisioning, listener: ear, refusals });
   const ask = async (topic: string, body: object, session = claimSession({ ...claim })) => {
     const before = ear.answers.length;
     await dispatch(session, { topic, payload: Buffer.from(JSON.stringify(body)), qos: 1 });

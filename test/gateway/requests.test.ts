@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { createRequests, type Reply, type Request } from '../../gateway/requests.ts';
 import { match, topics } from '../../gateway/topics.ts';
-import { claimSession, createEar, sessionOf } from './ear.ts';
+import { claimSession, createEar, noEffects, sessionOf } from './ear.ts';
 
 const device = sessionOf({ id: '01900000-0000-7000-8000-000000000001', name: 'pump-1' });
 const claim = claimSession({ claimId: 'c', template: 'default', certificateId: '0'.repeat(64) });
@@ -23,7 +23,13 @@ function rig(reply: Reply | Error = { accepted: { ok: true } }) {
     register: effect,
   };
   const refusals = { recordNow: async (_: string, entry: unknown) => void refused.push(entry) };
-  const { dispatch } = createRequests({ commands: { respond: effect }, provisioning, listener: ear, refusals });
+  const { dispatch } = createRequests({
+    ...noEffects,
+    commands: { respond: effect },
+    provisioning,
+    listener: ear,
+    refusals,
+  });
   const send = (topic: string, payload: string | Uint8Array, session = device) =>
     dispatch(session, { topic, payload: Buffer.from(payload), qos: 1 });
   return { ear, reached, refused, send, dispatch };

@@ -1,10 +1,13 @@
 import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { inject } from 'vitest';
 import { createApp, type Deps } from '../../api/app.ts';
 import { mintApiKey } from '../../api/auth.ts';
 import type { Hint } from '../../api/idempotency.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { insertAuthority } from '../../db/authorities.ts';
 import type { Database } from '../../db/client.ts';
+import { openFileSystem } from '../../files/file-system.ts';
 import { createAuthorities, openAuthority } from '../../pki/authority.ts';
 
 /** What the tests read of an answer; which of it is there, the assertion beside it says. */
@@ -25,6 +28,7 @@ export type Body = {
   items: (Record<string, unknown> & { id: string; name: string })[];
   targets: (Record<string, unknown> & { device: string; executionId: string })[];
   lifecycle: { workflowId: string; url: string };
+  planHash: string;
   paths: Record<string, Record<string, Record<string, unknown>>>;
 };
 export type Answer = { status: number; headers: Headers; body: Body; text: string };
@@ -37,15 +41,17 @@ export async function makeApi(db: Database, overrides: Partial<Deps> = {}) {
   const told: Hint[] = [];
   const reported: unknown[] = [];
   const authority = overrides.authority ?? (await makeAuthority(db));
+  const store = overrides.store ?? (await openFileSystem(join(inject('folder'), `artifacts-${key.id}`)));
   const app = createApp({
     db,
+    store,
     wire: { tell: (hint) => void told.push(hint) },
     probes: { postgres: async () => {}, schema: async () => {}, temporal: async () => {} },
     temporalUiUrl: 'http://ui.example',
     namespace: 'default',
     version: '0.0.0-test',
     cursorKey: randomBytes(32),
-    limits: { bodyBytes: 256 * 1024, requestsPerSecond: 100_000 },
+    limits: { bodyBytes: 256 * 1024, artifactBytes: 1024 ** 2, requestsPerSecond: 100_000 },
     report: (error) => void reported.push(error),
     ...overrides,
     authority,
@@ -65,7 +71,7 @@ export async function makeApi(db: Database, overrides: Partial<Deps> = {}) {
       ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
     });
   };
-  return { app, ask, send, token, key, told, reported, authority };
+  return { app, ask, send, token, key, told, reported, authority, store };
 }
 
 async function makeAuthority(db: Database) {

@@ -11,6 +11,8 @@ export type SystemProcess = AsyncDisposable & {
   kill(signal?: NodeJS.Signals): Promise<void>;
   /** Sends a signal and does not wait: SIGSTOP, SIGCONT. */
   signal(signal: NodeJS.Signals): void;
+  /** While it runs. */
+  pid(): number | undefined;
   /** What it has written since its last start. */
   readLog(): Promise<string>;
   readWholeLog(): Promise<string>;
@@ -50,6 +52,7 @@ export function createSystemProcess(options: {
     start,
     kill,
     signal: (signal) => part?.kill(signal),
+    pid: () => part?.pid,
     readWholeLog,
     readLog: async () => (await readWholeLog()).split(/^--- .*\n/m).at(-1) ?? '',
     async [Symbol.asyncDispose]() {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { inject } from 'vitest';
 import { connect, type Database } from '../../db/client.ts';
 import { initialise } from '../../embedded/initialise.ts';
-import { environmentOf, host, serverName } from '../../embedded/parts.ts';
+import { environmentOf, filesUrlOf, host, serverName } from '../../embedded/parts.ts';
 import { freePort } from '../../embedded/ports.ts';
 import { isReady, shakesHands } from '../../embedded/readiness.ts';
 import { makeDatabase } from './database.ts';
@@ -18,10 +18,13 @@ export type System = AsyncDisposable & {
   lifecycle: SystemProcess;
   gateways: SystemGateway[];
   api: SystemProcess;
+  /** Where devices download; started when the options ask for it. */
+  files: SystemProcess & { url: string; metricsUrl: string };
   /** Where the first gateway is, as a device would know it. */
   mqtt: { host: string; port: number; serverName: string; ca: string };
   /** A request to the API with the administrator's key. */
   ask: Ask;
+  apiUrl: string;
   token: string;
   /** For looking at the rows: what the processes use is their own. */
   db: Database;
@@ -34,6 +37,7 @@ export type System = AsyncDisposable & {
 
 export type SystemOptions = {
   gateways?: number;
+  files?: boolean;
   /** A database and a Temporal of the test's own, for tests that break them; the run's otherwise. */
   postgres?: { url: string };
   temporal?: { address: string; namespace: string };
@@ -42,7 +46,8 @@ export type SystemOptions = {
 };
 
 /** The whole product: the entry files as processes, with the environment that `npm start` gives them, each ready. */
-export async function startSystem({ gateways = 1, postgres, temporal, env }: SystemOptions = {}): Promise<System> {
+export async function startSystem(options: SystemOptions = {}): Promise<System> {
+  const { gateways = 1, files: withFiles = false, postgres, temporal, env } = options;
   await using starting = new AsyncDisposableStack();
   const folder = join(inject('folder'), `system-${randomBytes(4).toString('hex')}`);
   starting.defer(() => rm(folder, { recursive: true, force: true }));
@@ -50,7 +55,7 @@ export async function startSystem({ gateways = 1, postgres, temporal, env }: Sys
   const { url } = postgres ?? starting.use(await makeDatabase());
   const { address, namespace } = temporal ?? sharedTemporal();
   const taskQueue = freshTaskQueue();
-  const ports = { api: await freePort(), mqtt: 0, ui: 0, temporal: 0, postgres: 0 };
+  const ports = { api: await freePort(), mqtt: 0, files: await freePort(), ui: 0, temporal: 0, postgres: 0 };
   const environment: NodeJS.ProcessEnv = {
     ...environmentOf({ dataDir: folder, ports }, url),
     TEMPORAL_ADDRESS: address,
@@ -64,6 +69,11 @@ export async function startSystem({ gateways = 1, postgres, temporal, env }: Sys
     starting.use(createSystemProcess({ name, entry, folder, env: { ...environment, ...more }, ready }));
   const apiUrl = `http://${host}:${ports.api}`;
   const api = process('api', 'api/server.ts', {}, () => isReady(`${apiUrl}/readyz`));
+  const filesMetricsPort = await freePort();
+  const filesMetricsUrl = `http://${host}:${filesMetricsPort}`;
+  const files = process('files', 'workers/files.ts', { FILES_METRICS_PORT: String(filesMetricsPort) }, () =>
+    isReady(`${filesMetricsUrl}/readyz`),
+  );
   const saysReady = async () => (await lifecycle.readLog()).includes('lifecycle worker is ready');
   const lifecycle = process('lifecycle', 'workers/lifecycle.ts', {}, saysReady);
   const all = await Promise.all(
@@ -75,23 +85,26 @@ export async function startSystem({ gateways = 1, postgres, temporal, env }: Sys
       return { ...process(`gateway-${index + 1}`, 'workers/gateway.ts', more, ready), port, metricsUrl };
     }),
   );
-  await Promise.all([api, lifecycle, ...all].map((one) => one.start()));
+  const processes = [api, lifecycle, files, ...all];
+  await Promise.all(processes.filter((one) => withFiles || one !== files).map((one) => one.start()));
 
   const db = connect({ url, applicationName: 'test' });
   starting.defer(() => db.$client.end({ timeout: 1 }));
   const resources = starting.move();
   return {
     api,
+    files: { ...files, url: filesUrlOf(ports), metricsUrl: filesMetricsUrl },
     lifecycle,
     gateways: all,
     token,
     db,
     folder,
+    apiUrl,
     ask: asker(apiUrl, token),
     mqtt: { host, port: all[0]?.port ?? 0, serverName, ca },
     temporal: { address, namespace, taskQueue },
     async readLogs() {
-      const logs = await Promise.all([api, lifecycle, ...all].map(({ readWholeLog }) => readWholeLog()));
+      const logs = await Promise.all(processes.map(({ readWholeLog }) => readWholeLog()));
       return logs.join('\n');
     },
     [Symbol.asyncDispose]: () => resources.disposeAsync(),

@@ -6,6 +6,9 @@ const good = {
   GATEWAY_CERTIFICATE_FILE: 'gateway.pem',
   GATEWAY_KEY_FILE: 'gateway.key',
   LONGHAUL_KEY_ENCRYPTION_KEY_FILE: 'key',
+  LONGHAUL_FILES_URL: 'https://files.example',
+  LONGHAUL_ADDRESS_KEY_FILE: 'address-key',
+  LONGHAUL_ARTIFACTS_FOLDER: 'artifacts',
 };
 
 test('a bad environment is refused with every fault at once, each by its variable', () => {

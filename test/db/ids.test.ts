@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { createIds } from '../../gateway/ids.ts';
+import { createIds } from '../../db/ids.ts';
 
 test('ids come in order, also within a millisecond, are versioned as 7 and never repeat', () => {
   const next = createIds();

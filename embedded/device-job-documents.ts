@@ -1,0 +1,69 @@
+import { z } from 'zod';
+
+const updateSchema = z.object({
+  operation: z.literal('update'),
+  manifest: z.string(),
+  artifact: z.object({ sha256: z.string(), size: z.number(), url: z.string() }),
+});
+
+const flag = z
+  .union([z.boolean(), z.stringbool()])
+  .optional()
+  .transform((value) => value ?? false);
+
+const actionSchema = z
+  .object({
+    name: z.string().default(''),
+    type: z.string(),
+    input: z.object({
+      handler: z.string().optional(),
+      args: z.array(z.string()).default([]),
+      command: z.string().optional(),
+    }),
+    ignoreStepFailure: flag,
+  })
+  .transform(({ name, type, input: { handler, args, command }, ignoreStepFailure }) => ({
+    name,
+    ignoreStepFailure,
+    /** What is to run, and with what. */
+    argv: type === 'runCommand' ? wordsOf(command ?? '') : [handler ?? '', ...args],
+    isCommand: type === 'runCommand',
+  }))
+  .refine(({ argv }) => argv[0] !== '', 'there is nothing to run');
+
+const stepsSchema = z.object({
+  version: z.literal('1.0'),
+  steps: z.array(z.object({ action: actionSchema })).min(1),
+  finalStep: z.object({ action: actionSchema }).optional(),
+  includeStdOut: flag,
+});
+
+/** One step of a document in the schema of AWS's managed templates. */
+export type Action = z.infer<typeof actionSchema>;
+
+export type JobDocument =
+  | { kind: 'update'; manifest: string; artifact: { sha256: string; size: number; url: string } }
+  | { kind: 'steps'; actions: Action[]; includeStdOut: boolean }
+  | { kind: 'unknown'; why: string };
+
+/** What a document asks for. Fields that are not known are ignored. */
+export function readJobDocument(document: unknown): JobDocument {
+  const update = updateSchema.safeParse(document);
+  if (update.success) return { kind: 'update', manifest: update.data.manifest, artifact: update.data.artifact };
+  const plain = stepsSchema.safeParse(document);
+  if (plain.success) {
+    const { steps, finalStep, includeStdOut } = plain.data;
+    const actions = [...steps, ...(finalStep ? [finalStep] : [])].map(({ action }) => action);
+    return { kind: 'steps', actions, includeStdOut };
+  }
+  const { error } = isUpdate(document) ? update : plain;
+  const [issue] = error.issues;
+  return { kind: 'unknown', why: `${issue?.path.join('.') || 'the document'}: ${issue?.message ?? 'not understood'}` };
+}
+
+const isUpdate = (document: unknown) =>
+  typeof document === 'object' && document !== null && 'operation' in document && document.operation === 'update';
+
+/** AWS's managed template "Run command": words with commas between them, `\,` being a comma. */
+const wordsOf = (command: string): string[] =>
+  command.split(/(?<!\\),/).map((word) => word.replaceAll('\\,', ',').trim());
