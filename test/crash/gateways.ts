@@ -54,6 +54,14 @@ export async function listDisconnected({ system: { db } }: Rig): Promise<string[
   return rows.map(({ name }) => name);
 }
 
+/** When the gateway at this port last said that it lives, in seconds by the database's clock. */
+export async function beatOf({ system: { db } }: Rig, port: number | undefined): Promise<number> {
+  const [row] = await db.execute<{ at: number }>(sql`
+    select extract(epoch from beat_at)::float8 as at from gateways
+    where substring(address from '[0-9]+$')::int = ${port ?? 0} order by started_at desc limit 1`);
+  return row?.at ?? 0;
+}
+
 /** Every gateway that lives has seen the database for so long from now on that it may judge, and has. */
 export async function bothJudge({ system: { db, gateways } }: Rig): Promise<void> {
   const listBeats = () =>

@@ -9,8 +9,8 @@ import { startAgents, type Agents } from './agents.ts';
 import { startRig, type Rig } from './rig.ts';
 
 /** As many as the whole story by hand: LONGHAUL_TEST_KILLS=20 LONGHAUL_TEST_DEVICES=500. */
-const kills = Number(process.env['LONGHAUL_TEST_KILLS'] ?? 8);
-const deviceCount = Number(process.env['LONGHAUL_TEST_DEVICES'] ?? 200);
+const kills = Number(process.env['LONGHAUL_TEST_KILLS'] ?? 5);
+const deviceCount = Number(process.env['LONGHAUL_TEST_DEVICES'] ?? 120);
 const cap = Math.round(deviceCount / 8);
 const withinMs = 120_000;
 
