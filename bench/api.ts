@@ -25,6 +25,7 @@ export async function api({ dataDir: folder, load, bare }: Rig) {
     ...Object.fromEntries(inherited),
     DATABASE_URL: postgres.url,
     LONGHAUL_KEY_ENCRYPTION_KEY_FILE: keyEncryptionKeyFile(dataDir),
+    LONGHAUL_ARTIFACTS_FOLDER: join(dataDir, 'artifacts'),
     LONGHAUL_ROOT_KEY_FILE: join(dataDir, 'root-private-key.pem'),
     LONGHAUL_ADMINISTRATOR_KEY_FILE: join(dataDir, 'administrator-key'),
     API_PORT: String(apiPort),
