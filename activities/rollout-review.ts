@@ -50,12 +50,9 @@ export async function review(tx: Db, rolloutId: string, clock?: () => Date): Pro
   const more = await wind(tx, locked);
   const unaware = await judge(tx, locked);
   const newcomers = await enlistLater(tx, locked);
-  if (rollout.state === 'UNDOING' && rollout.sentBackAt === null && !more) {
-    const under = await measureUnderWay(tx, { ...scope, verifyWithinSeconds: timers.verifyWithinSeconds });
-    if (under.parts.length === 0) await sendBack(tx, locked);
-  }
-
   const underWay = await measureUnderWay(tx, { ...scope, verifyWithinSeconds: timers.verifyWithinSeconds });
+  const isWound = !more && underWay.parts.length === 0;
+  if (rollout.state === 'UNDOING' && rollout.sentBackAt === null && isWound) await sendBack(tx, locked);
   const decisions = decideFor(locked, underWay);
   await record(tx, locked, decisions);
   const stops = decisions.some(({ state }) => state === 'STOPPING' || state === 'UNDOING');
@@ -67,7 +64,7 @@ export async function review(tx: Db, rolloutId: string, clock?: () => Date): Pro
   const progress = { state, reason, wave, forgiven, rateLeft, rateAt, enlistedAt, sentBackAt, deadlineAt, ...times };
   await updateRollout(tx, rolloutId, { ...progress, targets: rollout.targets + newcomers });
 
-  const again = more || stops || admission.more || (state === 'UNDOING' && sentBackAt === null && isIdle(underWay));
+  const again = more || stops || admission.more;
   const soaks = locked.waves.find(({ number }) => number === wave)?.soaksUntil ?? undefined;
   const startBy = admission.told.length > 0 ? new Date(at.getTime() + timers.startWithinSeconds * 1_000) : undefined;
   const waits = [underWay.dueAt, startBy, admission.nextAt, soaks, rollout.startsAt, deadlineAt, enlistAt(rollout)];
@@ -78,7 +75,6 @@ export async function review(tx: Db, rolloutId: string, clock?: () => Date): Pro
 }
 
 const dayMs = 86_400_000;
-const isIdle = ({ parts }: { parts: unknown[] }) => parts.length === 0;
 
 /** When devices that came to match are looked for next. */
 export const enlistEveryMs = 30_000;

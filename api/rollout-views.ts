@@ -1,5 +1,6 @@
 import { z } from '@hono/zod-openapi';
 import type { Db } from '../db/client.ts';
+import { rolloutStates } from '../db/rollout-schema.ts';
 import { countInFlight, findRollout, type WholeRollout } from '../db/rollouts.ts';
 import { listWaves, type WaveRow } from '../db/waves.ts';
 import { runRolloutId } from '../workflows/run-rollout.ts';
@@ -7,22 +8,7 @@ import { lifecycleOf } from './lifecycles.ts';
 import { releasePlan } from './rollout-plans.ts';
 import * as schemas from './schemas.ts';
 
-const state = z
-  .enum([
-    'CREATING',
-    'WAITING_FOR_APPROVAL',
-    'APPROVAL_DENIED',
-    'READY',
-    'SCHEDULED',
-    'RUNNING',
-    'PAUSED',
-    'STOPPING',
-    'STOPPED',
-    'FINISHED',
-    'UNDOING',
-    'UNDONE',
-  ])
-  .openapi('RolloutState');
+const state = z.enum(rolloutStates).openapi('RolloutState');
 
 const failed = ['FAILED', 'TIMED_OUT', 'REJECTED', 'CANCELED', 'REMOVED', 'REVERTED', 'SILENT'] as const;
 export const verdict = z.enum(['SUCCEEDED', 'SKIPPED', ...failed]).openapi('Verdict');

@@ -138,19 +138,21 @@ export const jobNotices = pgTable('job_notices', {
 });
 
 /** hawkBit's words, and two for going back. */
-export type RolloutState =
-  | 'CREATING'
-  | 'WAITING_FOR_APPROVAL'
-  | 'APPROVAL_DENIED'
-  | 'READY'
-  | 'SCHEDULED'
-  | 'RUNNING'
-  | 'PAUSED'
-  | 'STOPPING'
-  | 'STOPPED'
-  | 'FINISHED'
-  | 'UNDOING'
-  | 'UNDONE';
+export const rolloutStates = [
+  'CREATING',
+  'WAITING_FOR_APPROVAL',
+  'APPROVAL_DENIED',
+  'READY',
+  'SCHEDULED',
+  'RUNNING',
+  'PAUSED',
+  'STOPPING',
+  'STOPPED',
+  'FINISHED',
+  'UNDOING',
+  'UNDONE',
+] as const;
+export type RolloutState = (typeof rolloutStates)[number];
 
 export const rollouts = pgTable('rollouts', {
   id: uuid('id').primaryKey(),

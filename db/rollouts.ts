@@ -1,7 +1,7 @@
 import { and, desc, eq, lt, sql } from 'drizzle-orm';
 import type { Db } from './client.ts';
 import { instant, text, uuidField, word, type Fields, type Page } from './fields.ts';
-import { jobs, releases, rollouts, rolloutTargets, type Verdict } from './rollout-schema.ts';
+import { jobs, releases, rollouts, rolloutStates, rolloutTargets, type Verdict } from './rollout-schema.ts';
 
 export type RolloutRow = typeof rollouts.$inferSelect;
 export type RolloutRelease = Pick<
@@ -40,20 +40,7 @@ export async function updateRollout(db: Db, id: string, change: Partial<RolloutR
 /** What GET /rollouts may be filtered by. */
 export const rolloutFields: Fields = {
   name: text(rollouts.name),
-  state: word(rollouts.state, [
-    'CREATING',
-    'WAITING_FOR_APPROVAL',
-    'APPROVAL_DENIED',
-    'READY',
-    'SCHEDULED',
-    'RUNNING',
-    'PAUSED',
-    'STOPPING',
-    'STOPPED',
-    'FINISHED',
-    'UNDOING',
-    'UNDONE',
-  ]),
+  state: word(rollouts.state, rolloutStates),
   release: uuidField(rollouts.releaseId),
   createdBy: text(rollouts.createdBy),
   createdAt: instant(rollouts.createdAt, { id: rollouts.id }),

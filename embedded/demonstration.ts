@@ -1,10 +1,10 @@
-import { createHash } from 'node:crypto';
+import { createHash, type KeyObject } from 'node:crypto';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { z } from 'zod';
-import { describeKey, makeReleaseKey, readPrivateKey } from '../pki/release-keys.ts';
+import { describeKey, makeReleaseKey, readPrivateKey, type ReleaseKey } from '../pki/release-keys.ts';
 import { signManifest } from '../pki/manifests.ts';
-import type { Api } from './fleet-entrance.ts';
+import { refused, request, type Api } from './api-requests.ts';
 import { readFileIfThere, writeSecretFile } from './secret-files.ts';
 
 export const product = 'pump';
@@ -19,23 +19,27 @@ const identified = z.object({ id: z.string() });
 const stated = z.object({ state: z.string() });
 const listed = z.object({ items: z.array(z.unknown()) });
 
-const keyFileOf = (dataDir: string): string => join(dataDir, 'release-key.pem');
-
 /** The key that signs the demonstration's releases, as a release engineer would keep it; made at the first start. */
-export async function ensureReleaseKey(dataDir: string): Promise<{ publicKeyPem: string }> {
-  const file = keyFileOf(dataDir);
-  if ((await readFileIfThere(file)) === undefined) await writeSecretFile(file, makeReleaseKey('ES256'));
-  return describeKey(readPrivateKey((await readFileIfThere(file)) ?? ''));
+async function ensurePrivateKey(dataDir: string): Promise<KeyObject> {
+  const file = join(dataDir, 'release-key.pem');
+  const kept = await readFileIfThere(file);
+  const pem = kept ?? makeReleaseKey('ES256');
+  if (kept === undefined) await writeSecretFile(file, pem);
+  return readPrivateKey(pem);
 }
+
+/** By whose signature the simulated devices know a manifest: its public half. */
+export const ensureReleaseKey = async (dataDir: string): Promise<ReleaseKey> =>
+  describeKey(await ensurePrivateKey(dataDir));
 
 /**
  * Shows two small rollouts, as any operator would make them, through the public API: one that goes well, and one whose
  * unlucky device breaks the limit, so that all that were updated go back. Returns when they have ended.
  */
 export async function demonstrate(api: Api, dataDir: string, devices: number, signal: AbortSignal): Promise<void> {
-  const call = caller(api, signal);
-  const key = await ensureReleaseKey(dataDir);
-  await call('POST', '/v1/release-keys', { name: 'demonstration', publicKeyPem: key.publicKeyPem });
+  const privateKey = await ensurePrivateKey(dataDir);
+  const { publicKeyPem } = await describeKey(privateKey);
+  await call('POST', '/v1/release-keys', { name: 'demonstration', publicKeyPem });
   const running = `/v1/devices?filter=version.${product}==${factoryVersion}&limit=500`;
   await until(async () => listed.parse(await call('GET', running)).items.length >= Math.min(devices, 500), signal);
 
@@ -61,6 +65,12 @@ export async function demonstrate(api: Api, dataDir: string, devices: number, si
     await until(async () => ends.includes(stated.parse(await call('GET', `/v1/rollouts/${id}`)).state), signal);
   }
 
+  async function call(method: string, path: string, body?: object): Promise<unknown> {
+    const answer = await request(api, method, path, body, signal);
+    if (!answer.ok) throw await refused(`${method} ${path}`, answer);
+    return answer.json();
+  }
+
   async function publish(version: string): Promise<string> {
     const image = Buffer.from(`the image of ${product} ${version}\n`.repeat(2_000));
     const sha256 = createHash('sha256').update(image).digest('hex');
@@ -68,25 +78,9 @@ export async function demonstrate(api: Api, dataDir: string, devices: number, si
     const artifact = { sha256, size: image.length, name: `${product}-${version}.bin` };
     const expires = new Date(Date.now() + 365 * 86_400_000).toISOString();
     const said = { product, version, hardware: [hardware], artifact, securityCounter: 1, expires };
-    const privateKey = readPrivateKey((await readFileIfThere(keyFileOf(dataDir))) ?? '');
     const manifest = await signManifest(Buffer.from(JSON.stringify(said)), privateKey);
     return identified.parse(await call('POST', '/v1/releases', { artifact: sha256, manifest })).id;
   }
-}
-
-function caller({ url, token }: Api, signal: AbortSignal) {
-  return async (method: string, path: string, body?: object): Promise<unknown> => {
-    const isBytes = body instanceof Uint8Array;
-    const type = isBytes ? 'application/octet-stream' : 'application/json';
-    const answer = await fetch(new URL(path, url), {
-      method,
-      signal,
-      headers: { authorization: `Bearer ${token}`, ...(body && { 'content-type': type }) },
-      ...(body && { body: isBytes ? new Blob([Uint8Array.from(body)]) : JSON.stringify(body) }),
-    });
-    if (!answer.ok) throw new Error(`the API refused ${method} ${path}: ${answer.status} ${await answer.text()}`);
-    return answer.json();
-  };
 }
 
 async function until(isSo: () => Promise<boolean>, signal: AbortSignal): Promise<void> {

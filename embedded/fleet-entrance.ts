@@ -1,9 +1,8 @@
 import { join } from 'node:path';
 import { z } from 'zod';
+import { refused, request, type Api } from './api-requests.ts';
 import { hardware } from './demonstration.ts';
 import { readFileIfThere, writeSecretFile } from './secret-files.ts';
-
-export type Api = { url: string; token: string };
 
 /** What is kept of the answer to POST /v1/claims. The private key stands in that answer only. */
 const claimSchema = z.object({
@@ -49,13 +48,3 @@ async function isUsable(api: Api, { certificateId, expiresAt }: Claim): Promise<
   if (!answer.ok) throw await refused('the list of claims', answer);
   return claimsSchema.parse(await answer.json()).items.some(({ revokedAt }) => revokedAt === null);
 }
-
-const request = ({ url, token }: Api, method: string, path: string, body?: object): Promise<Response> =>
-  fetch(new URL(path, url), {
-    method,
-    headers: { authorization: `Bearer ${token}`, ...(body && { 'content-type': 'application/json' }) },
-    ...(body && { body: JSON.stringify(body) }),
-  });
-
-const refused = async (what: string, answer: Response): Promise<Error> =>
-  new Error(`the API refused ${what}: ${answer.status} ${await answer.text()}`);

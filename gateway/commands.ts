@@ -1,15 +1,11 @@
-import type { Logger } from 'pino';
-import type { Counter } from 'prom-client';
 import { z } from 'zod';
-import type { Database } from '../db/client.ts';
 import { recordCommandReports, type CommandReport, type CommandVerdict } from '../db/command-targets.ts';
 import type { RefusalDetail } from '../workflows/refusals.ts';
 import { commandProgressed, sendCommandId } from '../workflows/send-command.ts';
-import type { Availability } from './availability.ts';
-import { createBatches, type BatchesDeps } from './batches.ts';
+import { createBatches } from './batches.ts';
 import { createIds } from '../db/ids.ts';
-import { isRecord, scrubText } from './payloads.ts';
-import { quarantine } from './quarantine.ts';
+import { isRecord, isUuid, scrubText } from './payloads.ts';
+import { unrecorded, type RecordingDeps } from './recording.ts';
 import type { Reply, Request } from './requests.ts';
 
 const reasonCodeLengthMax = 64;
@@ -32,20 +28,10 @@ export const commandResponse = z
     result: readResult(result),
   }));
 
-export type CommandsDeps = {
-  db: Database;
-  availability: Availability;
-  relay: { wake(): void };
-  log: Pick<Logger, 'error'>;
-  /** Counts the reports that the database refused. */
-  quarantined: Pick<Counter, 'inc'>;
-  limits?: Partial<Pick<BatchesDeps<never, never>, 'gatherMs' | 'itemsMax' | 'queueMax' | 'deadlineMs' | 'heldMaxMs'>>;
-};
-
 export type Commands = ReturnType<typeof createCommands>;
 
 /** What devices report about commands: gathered, recorded in one transaction, answered after its commit. */
-export function createCommands({ db, availability, relay, log, quarantined, limits }: CommandsDeps) {
+export function createCommands({ db, availability, relay, log, quarantined, limits }: RecordingDeps) {
   const poke = { workflowIdPrefix: sendCommandId(''), signal: commandProgressed.name };
   const nextId = createIds();
   const reports = createBatches<CommandReport, CommandVerdict>({
@@ -63,10 +49,7 @@ export function createCommands({ db, availability, relay, log, quarantined, limi
       const { deviceId } = session.identity;
       const ids = { executionId, deviceId, transitionId: nextId(), eventId: nextId() };
       const written = await reports.add({ ...ids, ...body });
-      if (written.outcome === 'given-up') return { givenUp: written.detail };
-      if (written.outcome === 'poisoned') {
-        return quarantine({ db, quarantined }, { deviceId, message }, written.error);
-      }
+      if (written.outcome !== 'committed') return unrecorded({ db, quarantined }, { deviceId, message }, written);
       relay.wake();
       const { result: verdict } = written;
       if (verdict === 'recorded' || verdict === 'repeated') return { accepted: { executionId } };
@@ -81,8 +64,6 @@ const refusals: Record<'unknown' | 'ended' | 'canceled', RefusalDetail> = {
   ended: { code: 'TerminalStateReached', detail: 'the execution has ended with another status', status: 409 },
   canceled: { code: 'InvalidStateTransition', detail: 'the command was canceled', status: 409 },
 };
-
-const isUuid = (text: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text);
 
 function readReason(value: unknown): { reasonCode: string | null; reasonDescription: string | null } {
   const { reasonCode, reasonDescription } = isRecord(value) ? value : { reasonCode: null, reasonDescription: value };

@@ -1,35 +1,25 @@
 import { createHash } from 'node:crypto';
-import type { Logger } from 'pino';
-import type { Counter } from 'prom-client';
-import type { Database } from '../db/client.ts';
 import type { ExecutionReport } from '../db/execution-reports.ts';
 import { createIds } from '../db/ids.ts';
 import { rolloutProgressed, runRolloutId } from '../workflows/run-rollout.ts';
-import type { Availability } from './availability.ts';
-import { createBatches, type BatchesDeps } from './batches.ts';
+import { createBatches } from './batches.ts';
 import { executionBody, hasEnded, nowSeconds, refusals, splice, stateOf, summaryOf } from './job-answers.ts';
 import type { ClientToken } from './job-answers.ts';
 import type { JobDocuments } from './job-documents.ts';
 import type { DescribeRequest, PendingRequest, StartNextRequest, UpdateRequest } from './job-requests.ts';
 import { answerJobs, type JobAnswer, type JobAsk } from './job-rounds.ts';
 import type { Notices } from './notices.ts';
-import { quarantine } from './quarantine.ts';
+import { isUuid } from './payloads.ts';
+import { unrecorded, type RecordingDeps } from './recording.ts';
 import type { Reply, Request } from './requests.ts';
 
-export type JobsDeps = {
-  db: Database;
+export type JobsDeps = RecordingDeps & {
   documents: JobDocuments;
   notices: Pick<Notices, 'offer' | 'knows'>;
-  relay: { wake(): void };
-  availability: Availability;
-  log: Pick<Logger, 'error'>;
-  /** Counts the reports that the database refused. */
-  quarantined: Pick<Counter, 'inc'>;
   /** Executions that a device may have in progress at a time. */
   inProgressMax?: number;
   /** Requests of one device that are worked on at a time; it is told to come later with more. */
   requestsMax?: number;
-  limits?: Partial<Pick<BatchesDeps<never, never>, 'gatherMs' | 'itemsMax' | 'queueMax' | 'deadlineMs' | 'heldMaxMs'>>;
 };
 
 export type Jobs = ReturnType<typeof createJobs>;
@@ -61,11 +51,8 @@ export function createJobs(deps: JobsDeps) {
     const left = (underWay.get(deviceId) ?? 1) - 1;
     if (left > 0) underWay.set(deviceId, left);
     else underWay.delete(deviceId);
-    if (written.outcome === 'given-up') return { givenUp: written.detail };
-    if (written.outcome === 'poisoned') {
-      return quarantine({ db, quarantined }, { deviceId, message: request.message }, written.error);
-    }
-    return reply(written.result);
+    if (written.outcome === 'committed') return reply(written.result);
+    return unrecorded({ db, quarantined }, { deviceId, message: request.message }, written);
   }
 
   async function pending(request: Request<PendingRequest>): Promise<Reply> {
@@ -175,4 +162,3 @@ function deviceOf({ session: { identity } }: Request<unknown>) {
 }
 
 const unique = (id: string) => id.replaceAll('-', '');
-const isUuid = (text: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text);

@@ -1,16 +1,12 @@
-import type { Logger } from 'pino';
-import type { Counter } from 'prom-client';
 import { z } from 'zod';
-import type { Database } from '../db/client.ts';
 import { productsMax, type Software, type SoftwareReport, type SoftwareVerdict } from '../db/software-changes.ts';
 import { readSoftware, recordSoftware } from '../db/software.ts';
 import type { RefusalDetail } from '../workflows/refusals.ts';
 import { rolloutProgressed, runRolloutId } from '../workflows/run-rollout.ts';
-import type { Availability } from './availability.ts';
-import { createBatches, type BatchesDeps } from './batches.ts';
+import { createBatches } from './batches.ts';
 import { createIds } from '../db/ids.ts';
 import { isRecord, scrubText } from './payloads.ts';
-import { quarantine } from './quarantine.ts';
+import { unrecorded, type RecordingDeps } from './recording.ts';
 import type { Reply, Request } from './requests.ts';
 
 const clientTokenBytesMax = 64;
@@ -49,20 +45,10 @@ export const softwareUpdate = z.object({
 });
 export const softwareGet = z.object({ clientToken });
 
-export type SoftwareDeps = {
-  db: Database;
-  availability: Availability;
-  relay: { wake(): void };
-  log: Pick<Logger, 'error'>;
-  /** Counts the reports that the database refused. */
-  quarantined: Pick<Counter, 'inc'>;
-  limits?: Partial<Pick<BatchesDeps<never, never>, 'gatherMs' | 'itemsMax' | 'queueMax' | 'deadlineMs' | 'heldMaxMs'>>;
-};
-
 export type SoftwareShadow = ReturnType<typeof createSoftware>;
 
 /** What devices say that they run. Reports are gathered and answered after their commit; so are questions, beside them. */
-export function createSoftware({ db, availability, relay, log, quarantined, limits }: SoftwareDeps) {
+export function createSoftware({ db, availability, relay, log, quarantined, limits }: RecordingDeps) {
   const poke = { workflowIdPrefix: runRolloutId(''), signal: rolloutProgressed.name };
   const nextId = createIds();
   const reports = createBatches<SoftwareReport, SoftwareVerdict>({
@@ -91,10 +77,7 @@ export function createSoftware({ db, availability, relay, log, quarantined, limi
       const { reported } = state;
       const changes = reported ?? new Map<string, string | null>();
       const written = await reports.add({ deviceId, changes, whole: reported === null, expected, eventId: nextId() });
-      if (written.outcome === 'given-up') return { givenUp: written.detail };
-      if (written.outcome === 'poisoned') {
-        return quarantine({ db, quarantined }, { deviceId, message }, written.error);
-      }
+      if (written.outcome !== 'committed') return unrecorded({ db, quarantined }, { deviceId, message }, written);
       const { result: verdict } = written;
       if (verdict === 'conflict' || verdict === 'too-many') return { refused: refusals[verdict] };
       relay.wake();

@@ -1,4 +1,5 @@
-import { mqtt, type iotjobs } from 'aws-iot-device-sdk-v2';
+import type { iotjobs } from 'aws-iot-device-sdk-v2';
+import { ask, orModeledError, qos } from './aws-ask.ts';
 import type { AwsClient } from './aws-device.ts';
 
 export type Update = Omit<iotjobs.model.UpdateJobExecutionRequest, 'thingName' | 'jobId'>;
@@ -18,30 +19,9 @@ export type Heard = {
   next: iotjobs.model.NextJobExecutionChangedEvent[];
 };
 
-type Rejected = iotjobs.model.RejectedErrorResponse;
-type Answered<Response> = (error?: iotjobs.IotJobsError, response?: Response) => void;
-type Subscribe<Response> = (answered: Answered<Response>) => Promise<mqtt.MqttSubscribeRequest>;
-
-const qos = mqtt.QoS.AtLeastOnce;
-
 /** The V1 client: subscribes to both answers, publishes, and is called back. */
 export function jobsV1(client: AwsClient, thingName: string): AwsJobs {
   const jobs = client.jobsV1();
-
-  async function ask<Response>(
-    toAccepted: Subscribe<Response>,
-    toRejected: Subscribe<Rejected>,
-    publish: () => Promise<unknown>,
-  ): Promise<Response> {
-    const { promise, resolve, reject } = Promise.withResolvers<Response>();
-    const granted = await Promise.all([
-      toAccepted((error, response) => (response ? resolve(response) : reject(error))),
-      toRejected((error, response) => reject(response ?? error)),
-    ]);
-    for (const { error_code } of granted) if (error_code) throw new Error(`not granted: ${error_code}`);
-    const [response] = await Promise.all([promise, publish()]);
-    return response;
-  }
 
   return {
     pending: () =>
@@ -88,9 +68,6 @@ export function jobsV1(client: AwsClient, thingName: string): AwsJobs {
 /** The V2 client: one promise per request, and streams. */
 export function jobsV2(client: AwsClient, thingName: string): AwsJobs {
   const jobs = client.jobsV2();
-  const orModeledError = (error: unknown) => {
-    throw (error as { modeledError?: unknown }).modeledError ?? error;
-  };
   return {
     pending: () => jobs.getPendingJobExecutions({ thingName }).catch(orModeledError),
     startNext: (statusDetails) =>

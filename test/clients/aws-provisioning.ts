@@ -1,4 +1,5 @@
-import { mqtt, type iotidentity } from 'aws-iot-device-sdk-v2';
+import type { iotidentity } from 'aws-iot-device-sdk-v2';
+import { ask, orModeledError, qos } from './aws-ask.ts';
 import type { AwsClient } from './aws-device.ts';
 
 export type Issued = { certificateId: string; certificatePem: string; certificateOwnershipToken: string };
@@ -11,29 +12,9 @@ export type Provisioning = {
   register(templateName: string, token: string, parameters: Record<string, string>): Promise<Registered>;
 };
 
-type Answered<Response> = (error?: Error, response?: Response) => void;
-type Subscribe<Response> = (answered: Answered<Response>) => Promise<mqtt.MqttSubscribeRequest>;
-
-const qos = mqtt.QoS.AtLeastOnce;
-
 /** The V1 client: subscribes to both answers, publishes, and is called back. */
 export function provisionV1(client: AwsClient): Provisioning {
   const identity = client.identityV1();
-
-  async function ask<Response>(
-    toAccepted: Subscribe<Response>,
-    toRejected: Subscribe<iotidentity.model.ErrorResponse>,
-    publish: () => Promise<unknown>,
-  ): Promise<Response> {
-    const { promise, resolve, reject } = Promise.withResolvers<Response>();
-    const granted = await Promise.all([
-      toAccepted((error, response) => (response ? resolve(response) : reject(error))),
-      toRejected((error, response) => reject(response ?? error)),
-    ]);
-    for (const { error_code } of granted) if (error_code) throw new Error(`not granted: ${error_code}`);
-    const [response] = await Promise.all([promise, publish()]);
-    return response;
-  }
 
   return {
     async createFromCsr(certificateSigningRequest) {
@@ -65,9 +46,6 @@ export function provisionV1(client: AwsClient): Provisioning {
 /** The V2 client: one promise per request. */
 export function provisionV2(client: AwsClient): Provisioning {
   const identity = client.identityV2();
-  const orModeledError = (error: unknown) => {
-    throw (error as { modeledError?: unknown }).modeledError ?? error;
-  };
   return {
     async createFromCsr(certificateSigningRequest) {
       const response = await identity.createCertificateFromCsr({ certificateSigningRequest }).catch(orModeledError);

@@ -1,4 +1,5 @@
-import { mqtt, type iotshadow } from 'aws-iot-device-sdk-v2';
+import type { iotshadow } from 'aws-iot-device-sdk-v2';
+import { ask, orModeledError, qos } from './aws-ask.ts';
 import type { AwsClient } from './aws-device.ts';
 
 export type Reported = Record<string, { version: string } | null>;
@@ -10,29 +11,11 @@ export type Shadows = {
   read(thingName: string): Promise<Shadow>;
 };
 
-const qos = mqtt.QoS.AtLeastOnce;
 const shadowName = '$package';
-type Answered<Response> = (error?: Error, response?: Response) => void;
-type Subscribe<Response> = (answered: Answered<Response>) => Promise<mqtt.MqttSubscribeRequest>;
 
 /** The V1 client: subscribes to both answers, publishes, and is called back. */
 export function shadowsV1(client: AwsClient): Shadows {
   const shadow = client.shadowV1();
-
-  async function ask(
-    toAccepted: Subscribe<Shadow>,
-    toRejected: Subscribe<iotshadow.model.ErrorResponse>,
-    publish: () => Promise<unknown>,
-  ): Promise<Shadow> {
-    const { promise, resolve, reject } = Promise.withResolvers<Shadow>();
-    const granted = await Promise.all([
-      toAccepted((error, response) => (response ? resolve(response) : reject(error))),
-      toRejected((error, response) => reject(response ?? error)),
-    ]);
-    for (const { error_code } of granted) if (error_code) throw new Error(`not granted: ${error_code}`);
-    const [response] = await Promise.all([promise, publish()]);
-    return response;
-  }
 
   return {
     report: (thingName, reported, version) =>
@@ -53,9 +36,6 @@ export function shadowsV1(client: AwsClient): Shadows {
 /** The V2 client: one promise per request. */
 export function shadowsV2(client: AwsClient): Shadows {
   const shadow = client.shadowV2();
-  const orModeledError = (error: unknown) => {
-    throw (error as { modeledError?: unknown }).modeledError ?? error;
-  };
   return {
     report: (thingName, reported, version) =>
       shadow.updateNamedShadow({ thingName, shadowName, ...update(reported, version) }).catch(orModeledError),

@@ -25,6 +25,12 @@ const start = (rolloutId: string) =>
     args: [{ rolloutId }],
   });
 
+/** By what the Temporal UI filters; the server shows it a moment after the workflow has said it. */
+async function shownOf(workflow: Awaited<ReturnType<typeof start>>): Promise<Record<string, unknown>> {
+  const { typedSearchAttributes } = await workflow.describe();
+  return Object.fromEntries(typedSearchAttributes.getAll().map(({ key, value }) => [key.name, value]));
+}
+
 type Plan = NonNullable<Parameters<typeof makeRollout>[1]>['plan'];
 
 async function begin(count: number, plan: Plan = {}) {
@@ -58,9 +64,8 @@ test('one that breaks its limit goes back by itself, and says so', async () => {
   await rig.crowd.end([bad], 'FAILED');
   await workflow.signal(rolloutProgressed, {});
   await eventually(async () => (await rig.crowd.busy()).length === 2);
-  const { typedSearchAttributes } = await workflow.describe();
-  const shown = Object.fromEntries(typedSearchAttributes.getAll().map(({ key, value }) => [key.name, value]));
-  expect(shown).toMatchObject({ LonghaulStatus: 'UNDOING', LonghaulWave: '1 of 2', LonghaulRelease: 'pump 2.0.0' });
+  const undoing = { LonghaulStatus: 'UNDOING', LonghaulWave: '1 of 2', LonghaulRelease: 'pump 2.0.0' };
+  await eventually(async () => expect(await shownOf(workflow)).toMatchObject(undoing));
   await rig.crowd.succeed(await rig.crowd.busy(), '1.0.0');
   await workflow.signal(rolloutProgressed, {});
   expect(await workflow.result()).toBe('UNDONE');
@@ -87,10 +92,7 @@ test('it wakes at its next deadline by itself, and a paused one waits for its op
   await eventually(async () => (await countVerdicts(rig.db, id))['TIMED_OUT'] === 2, { withinMs: 20_000 });
   const details = await workflow.describe();
   expect(details.status.name).toBe('RUNNING');
-  await eventually(async () => {
-    const { typedSearchAttributes } = await workflow.describe();
-    return typedSearchAttributes.getAll().some(({ value }) => value === 'an operator to resume it');
-  });
+  await eventually(async () => Object.values(await shownOf(workflow)).includes('an operator to resume it'));
   await workflow.terminate();
 });
 
