@@ -39,13 +39,13 @@ export async function review(tx: Db, rolloutId: string, clock?: () => Date): Pro
   const row = await lockRollout(tx, rolloutId);
   if (!row) return undefined;
   const locked: Locked = { ...row, at: clock?.() ?? row.now, waves: await listWaves(tx, rolloutId) };
-  const { rollout, at, jobIds, release } = locked;
+  const { rollout, at, release } = locked;
   const releaseName = release ? `${release.product} ${release.version}` : undefined;
   if (ended.includes(rollout.state)) {
     return { rollout, waves: locked.waves, inFlight: 0, nextAt: undefined, at, releaseName, told: [] };
   }
   const { timers } = rollout.plan;
-  const scope = { rolloutId, jobIds, at };
+  const scope = { rolloutId, at };
   await expireExecutions(tx, scope);
   const more = await wind(tx, locked);
   const unaware = await judge(tx, locked);
@@ -84,10 +84,10 @@ const enlistAt = ({ plan, state, enlistedAt }: RolloutRow) =>
     : undefined;
 
 /** Takes back what is not to happen any more. True when there may be more of it. */
-async function wind(tx: Db, { rollout, jobIds, at, waves }: Locked): Promise<boolean> {
+async function wind(tx: Db, { rollout, at, waves }: Locked): Promise<boolean> {
   if (rollout.state !== 'STOPPING' && rollout.state !== 'UNDOING') return false;
   const statuses = rollout.plan.stopping === 'all' ? ['QUEUED', 'IN_PROGRESS'] : ['QUEUED'];
-  await cancelExecutions(tx, { rolloutId: rollout.id, jobIds, at, statuses });
+  await cancelExecutions(tx, { rolloutId: rollout.id, at, statuses });
   const closed = await closeScheduled(tx, { rolloutId: rollout.id, at, limit: closedAtOnce });
   for (const { wave, devices } of closed) {
     count(waves, { wave, direction: 'FORWARD', verdict: 'CANCELED', devices });
@@ -96,13 +96,13 @@ async function wind(tx: Db, { rollout, jobIds, at, waves }: Locked): Promise<boo
 }
 
 /** Gives the devices that do not know yet that their execution has ended. */
-async function judge(tx: Db, { rollout, jobIds, at, release, waves }: Locked): Promise<string[]> {
+async function judge(tx: Db, { rollout, at, release, waves }: Locked): Promise<string[]> {
   const { plan, id: rolloutId, wave: number } = rollout;
   const { verifyWithinSeconds } = plan.timers;
   const ready = release ?? undefined;
   const retries =
     rollout.state === 'STOPPING' || rollout.state === 'UNDOING' ? { ...plan.retries, max: 0 } : plan.retries;
-  const judged = await judgeTargets(tx, { rolloutId, jobIds, at, release: ready, verifyWithinSeconds, retries });
+  const judged = await judgeTargets(tx, { rolloutId, at, release: ready, verifyWithinSeconds, retries });
   for (const gain of judged) count(waves, gain);
   const unaware = judged.flatMap((gain) => gain.unaware);
 

@@ -95,7 +95,7 @@ export function jobRoutes({ findPage, ...temporal }: RouteDeps) {
       const request = c.req.valid('json');
       const { name = request.template ?? 'job' } = request;
       const told = readDocument(request, '');
-      const id = await record(c.var.db, c.var.actor, { name, plan: planOf(request), told }, []);
+      const id = await record(c, { name, plan: planOf(request), told }, []);
       return c.json(await present(c.var.db, id), 202);
     })
     .openapi(routes.get, async (c) => c.json(await present(c.var.db, c.req.valid('param').id), 200))

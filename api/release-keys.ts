@@ -122,7 +122,10 @@ export const releaseKeyRoutes = ({ findPage }: RouteDeps) =>
       const { id } = c.req.valid('param');
       const request = { id, ...c.req.valid('json'), poke: rolloutPoke };
       const row = await keys.revokeReleaseKey(c.var.db, c.var.actor, request);
-      if (row) return c.json(present(row), 200);
+      if (row) {
+        c.var.tell({ outbox: true });
+        return c.json(present(row), 200);
+      }
       throw (await keys.findReleaseKey(c.var.db, id))
         ? new Problem('conflict', 'The key is revoked already.')
         : notFound();

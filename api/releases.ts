@@ -119,6 +119,7 @@ export const releaseRoutes = ({ findPage }: RouteDeps) =>
       const found = await releases.findRelease(c.var.db, id);
       if (!found) throw notFound();
       if (!revoked) throw new Problem('conflict', 'The release is revoked already.');
+      c.var.tell({ outbox: true });
       return c.json(presentWhole(found), 200);
     });
 

@@ -125,4 +125,5 @@ export async function obey(c: Context<Api>, id: string, give: Give): Promise<voi
   const outcome = await give(c.var.db, { id, actor: c.var.actor, workflow });
   if (outcome === undefined) throw notFound();
   if (outcome !== 'given') throw new Problem(outcome.refused, outcome.words);
+  c.var.tell({ outbox: true });
 }

@@ -1,11 +1,11 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { createRoute, z } from '@hono/zod-openapi';
-import type { Db } from '../db/client.ts';
+import type { Context } from 'hono';
 import { changeRollout } from '../db/rollout-approvals.ts';
 import { insertRollout, type NewRollout } from '../db/rollout-creation.ts';
 import { listRollouts, rolloutFields } from '../db/rollouts.ts';
 import { runRolloutId } from '../workflows/run-rollout.ts';
-import type { RouteDeps } from './app.ts';
+import type { Api, RouteDeps } from './app.ts';
 import { jobContent, judgeContent, readDocument } from './job-documents.ts';
 import { Problem } from './problem.ts';
 import { changePlan, planChanges } from './rollout-changes.ts';
@@ -82,7 +82,7 @@ export function rolloutRoutes({ findPage, ...temporal }: RouteDeps) {
       const request = c.req.valid('json');
       const { name, release, job = {} } = request;
       const told = release === undefined ? readDocument(job, '/job') : { release };
-      const id = await record(c.var.db, c.var.actor, { name, plan: planOf(request), told });
+      const id = await record(c, { name, plan: planOf(request), told });
       return c.json(await show(c.var.db, id), 202);
     })
     .openapi(routes.list, async (c) => {
@@ -110,18 +110,20 @@ export function rolloutRoutes({ findPage, ...temporal }: RouteDeps) {
 
 /** Records a rollout and gives its id. `content` is where the job stands in the body. */
 export async function record(
-  db: Db,
-  actor: string,
+  c: Context<Api>,
   asked: Omit<NewRollout, 'id' | 'workflow'>,
   content = ['job'],
 ): Promise<string> {
   const id = randomUUIDv7();
-  const faults = await insertRollout(db, actor, {
+  const faults = await insertRollout(c.var.db, c.var.actor, {
     ...asked,
     id,
     workflow: { id: runRolloutId(id), name: 'runRollout' },
   });
-  if (faults.length === 0) return id;
+  if (faults.length === 0) {
+    c.var.tell({ outbox: true });
+    return id;
+  }
   const errors = faults.map(({ path: at, detail }) => {
     return { pointer: pointerTo(at[0] === 'job' ? [...content, ...at.slice(1)] : at), detail };
   });

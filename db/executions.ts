@@ -48,6 +48,15 @@ export async function listPendingExecutions(
   return Map.groupBy(rows, ({ deviceId }) => deviceId);
 }
 
+/**
+ * The execution that a rollout's target is in flight with, found by its whole key. The planner is left no choice: of a job
+ * that was never analysed it expects one row, and would read all of its executions for each device.
+ */
+export const executionOf = (target: SQL, where = sql`true`, locking = sql``) => sql`lateral (
+  select * from executions e
+  where e.job_id = ${target}.job_id and e.device_id = ${target}.device_id and e.attempt = ${target}.attempt and ${where}
+  offset 0 ${locking}) e`;
+
 /** A device's execution of a job: that attempt, or the last one. */
 export type NamedExecution = { deviceId: string; jobId: string; attempt: number | null };
 

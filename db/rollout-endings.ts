@@ -1,12 +1,13 @@
 import { sql } from 'drizzle-orm';
 import type { Db } from './client.ts';
 import { endingExecutions, isHead } from './execution-endings.ts';
+import { executionOf } from './executions.ts';
 import { executePrepared } from './prepared.ts';
 
 /** Cancels the rollout's executions that stand at one of these. Their devices are judged by the next review. */
 export async function cancelExecutions(
   db: Db,
-  { rolloutId, jobIds, at, statuses }: { rolloutId: string; jobIds: string[]; at: Date; statuses: string[] },
+  { rolloutId, at, statuses }: { rolloutId: string; at: Date; statuses: string[] },
 ): Promise<number> {
   const [row] = await executePrepared<{ count: number }>(
     db,
@@ -14,11 +15,11 @@ export async function cancelExecutions(
     with ending as (
       select e.job_id, e.device_id, e.attempt, 'CANCELED'::text as status, 'the rollout stops' as reason,
         ${isHead(sql`e`)} as head
-      from rollout_targets t
-      join executions e on e.job_id = t.job_id and e.device_id = t.device_id and e.attempt = t.attempt
-      where t.rollout_id = ${rolloutId}::uuid and t.state = 'IN_FLIGHT' and t.direction = 'FORWARD'
-        and e.job_id = any (${sql.param(jobIds)}::uuid[]) and e.status = any (${sql.param(statuses)}::text[])
-      order by e.job_id, e.device_id for update of e
+      from (
+        select job_id, device_id, attempt from rollout_targets
+        where rollout_id = ${rolloutId}::uuid and state = 'IN_FLIGHT' and direction = 'FORWARD'
+        order by job_id, device_id
+      ) t cross join ${executionOf(sql`t`, sql`e.status = any (${sql.param(statuses)}::text[])`, sql`for update`)}
     ), ${endingExecutions({ rolloutId, at })}
     select count(*)::int as count from ended`,
   );

@@ -1,31 +1,33 @@
 import { sql } from 'drizzle-orm';
 import type { Db } from './client.ts';
 import { endingExecutions, isHead } from './execution-endings.ts';
+import { executionOf } from './executions.ts';
 import { executePrepared } from './prepared.ts';
 import type { Verdict } from './rollout-schema.ts';
 
-type Review = { rolloutId: string; jobIds: string[]; at: Date };
+type Review = { rolloutId: string; at: Date };
 
 /**
  * Ends the executions of a rollout whose time is over (not started, step, or whole) as TIMED_OUT, and those of devices that
  * are blocked or gone as REMOVED. Returns how many there were.
  */
-export async function expireExecutions(db: Db, { rolloutId, jobIds, at }: Review): Promise<number> {
+export async function expireExecutions(db: Db, { rolloutId, at }: Review): Promise<number> {
+  const now = sql`${at.toISOString()}::timestamptz`;
+  const isOver = sql`e.ended_at is null and (e.due_at <= ${now} or e.step_due_at <= ${now} or t.gone)`;
   const [row] = await executePrepared<{ count: number }>(
     db,
     sql`
     with ending as (
-      select e.job_id, e.device_id, e.attempt, case when d.id is null then 'REMOVED' else 'TIMED_OUT' end as status,
-        case when d.id is null then 'the device is blocked or gone' when e.status = 'QUEUED' then 'not started in time'
-          when e.step_due_at <= ${at.toISOString()}::timestamptz then 'a step took too long' else 'took too long' end as reason,
+      select e.job_id, e.device_id, e.attempt, case when t.gone then 'REMOVED' else 'TIMED_OUT' end as status,
+        case when t.gone then 'the device is blocked or gone' when e.status = 'QUEUED' then 'not started in time'
+          when e.step_due_at <= ${now} then 'a step took too long' else 'took too long' end as reason,
         ${isHead(sql`e`)} as head
-      from rollout_targets t
-      join executions e on e.job_id = t.job_id and e.device_id = t.device_id and e.attempt = t.attempt
-      left join devices d on d.id = t.device_id and d.state <> 'BLOCKED'
-      where t.rollout_id = ${rolloutId}::uuid and t.state = 'IN_FLIGHT' and e.ended_at is null
-        and e.job_id = any (${sql.param(jobIds)}::uuid[])
-        and (e.due_at <= ${at.toISOString()}::timestamptz or e.step_due_at <= ${at.toISOString()}::timestamptz or d.id is null)
-      order by e.job_id, e.device_id for update of e
+      from (
+        select t.job_id, t.device_id, t.attempt, d.id is null as gone
+        from rollout_targets t left join devices d on d.id = t.device_id and d.state <> 'BLOCKED'
+        where t.rollout_id = ${rolloutId}::uuid and t.state = 'IN_FLIGHT'
+        order by t.job_id, t.device_id
+      ) t cross join ${executionOf(sql`t`, isOver, sql`for update`)}
     ), ${endingExecutions({ rolloutId, at })}
     select count(*)::int as count from ended`,
   );
@@ -54,7 +56,7 @@ export type Judged = {
  * device that still runs the old image counts for nothing. Pauses between attempts double.
  */
 export async function judgeTargets(db: Db, options: JudgeOptions): Promise<Judged[]> {
-  const { rolloutId, jobIds, at, release, verifyWithinSeconds, retries } = options;
+  const { rolloutId, at, release, verifyWithinSeconds, retries } = options;
   return executePrepared<Judged>(
     db,
     sql`
@@ -63,10 +65,9 @@ export async function judgeTargets(db: Db, options: JudgeOptions): Promise<Judge
         case t.direction when 'BACK' then t.previous_version else ${release?.version ?? null}::text end as wanted,
         nullif(concat_ws(': ', e.details ->> 'reason', e.details ->> 'message'), '') as said
       from rollout_targets t
-      join executions e on e.job_id = t.job_id and e.device_id = t.device_id and e.attempt = t.attempt
+      cross join ${executionOf(sql`t`, sql`e.ended_at is not null`)}
       left join device_software s on s.device_id = t.device_id and s.product = ${release?.product ?? ''}::text
-      where t.rollout_id = ${rolloutId}::uuid and t.state = 'IN_FLIGHT' and e.ended_at is not null
-        and e.job_id = any (${sql.param(jobIds)}::uuid[])
+      where t.rollout_id = ${rolloutId}::uuid and t.state = 'IN_FLIGHT'
       order by t.device_id for update of t
     ), checked as (
       select *, status = 'SUCCEEDED' and wanted is not null and runs is distinct from wanted as unproven from ended

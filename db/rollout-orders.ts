@@ -156,7 +156,7 @@ export const undoRollout = (db: Db, order: Order): Promise<Outcome> =>
   });
 
 /** At once, and not when a worker comes to it. */
-async function cancelWaiting(tx: Db, { rollout, jobIds, now }: Locked, stopping: 'queued' | 'all'): Promise<void> {
+async function cancelWaiting(tx: Db, { rollout, now }: Locked, stopping: 'queued' | 'all'): Promise<void> {
   const statuses = stopping === 'all' ? ['QUEUED', 'IN_PROGRESS'] : ['QUEUED'];
-  await cancelExecutions(tx, { rolloutId: rollout.id, jobIds, at: now, statuses });
+  await cancelExecutions(tx, { rolloutId: rollout.id, at: now, statuses });
 }

@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm';
 import type { Db } from './client.ts';
+import { executionOf } from './executions.ts';
 import { executePrepared } from './prepared.ts';
 
 export type Part = { direction: 'FORWARD' | 'BACK'; inFlight: number; retrying: number };
@@ -10,12 +11,7 @@ export type UnderWay = { parts: Part[]; dueAt: Date | undefined };
 /** Reads the devices that are in flight or wait for another attempt: few, whatever the rollout's size. */
 export async function measureUnderWay(
   db: Db,
-  {
-    rolloutId,
-    jobIds,
-    at,
-    verifyWithinSeconds,
-  }: { rolloutId: string; jobIds: string[]; at: Date; verifyWithinSeconds: number },
+  { rolloutId, at, verifyWithinSeconds }: { rolloutId: string; at: Date; verifyWithinSeconds: number },
 ): Promise<UnderWay> {
   const rows = await executePrepared<Part & { dueMs: number | null }>(
     db,
@@ -28,8 +24,7 @@ export async function measureUnderWay(
           when e.ended_at is not null then e.ended_at + make_interval(secs => ${verifyWithinSeconds}::int)
           else least(e.due_at, e.step_due_at) end as due_at
       from rollout_targets t
-      left join executions e on e.job_id = t.job_id and e.device_id = t.device_id and e.attempt = t.attempt
-        and t.state = 'IN_FLIGHT' and e.job_id = any (${sql.param(jobIds)}::uuid[])
+      left join ${executionOf(sql`t`, sql`t.state = 'IN_FLIGHT'`)} on true
       where t.rollout_id = ${rolloutId}::uuid and t.state in ('IN_FLIGHT', 'RETRYING')
     ) under_way
     group by direction`,

@@ -1,7 +1,7 @@
 import { and, desc, eq, lt, sql } from 'drizzle-orm';
 import type { Db } from './client.ts';
 import { instant, text, uuidField, word, type Fields, type Page } from './fields.ts';
-import { jobs, releases, rollouts, rolloutStates, rolloutTargets, type Verdict } from './rollout-schema.ts';
+import { releases, rollouts, rolloutStates, rolloutTargets, type Verdict } from './rollout-schema.ts';
 
 export type RolloutRow = typeof rollouts.$inferSelect;
 export type RolloutRelease = Pick<
@@ -10,7 +10,7 @@ export type RolloutRelease = Pick<
 >;
 
 /**
- * The rollout with its release, its jobs and the time by the database's clock. Its row stays locked to the end of the
+ * The rollout with its release and the time by the database's clock. Its row stays locked to the end of the
  * transaction: reviews and operators' changes of one rollout follow one another.
  */
 export async function lockRollout(db: Db, id: string) {
@@ -19,7 +19,6 @@ export async function lockRollout(db: Db, id: string) {
     .select({
       rollout: rollouts,
       now: sql<Date>`now()`.mapWith(rollouts.createdAt),
-      jobIds: sql<string[]>`array(select ${jobs.id}::text from ${jobs} where ${jobs.rolloutId} = ${rollouts.id})`,
       release: { product, version, securityCounter, hardware, allowedFrom, downgrade, revokedAt },
     })
     .from(rollouts)

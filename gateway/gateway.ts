@@ -84,7 +84,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   });
   const suppressed = () => metrics.refusalsSuppressed.inc();
   const refusals = createRefusalLog({ db, log, suppressed });
-  const relay = createRelay({ db, gatewayId: id, temporal, registry: metrics.registry, log });
+  const relay = createRelay({ db, gatewayId: id, temporal, wire, registry: metrics.registry, log });
   const offers = createOffers({ db, listener: later, wire, availability, log, sweepEveryMs });
   const documents = createJobDocuments({ db, signAddress: deps.signAddress, log });
   const telling = { db, listener: later, wire, documents, availability, log, sweepEveryMs };

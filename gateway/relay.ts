@@ -7,11 +7,13 @@ import { adoptNamespace, appendOpenLifecycles, deleteFromOutbox, listOutbox, mea
 import type { OutboxRow } from '../db/outbox.ts';
 import { releaseRelayLeases, renewRelayLeases } from '../db/relay-leases.ts';
 import { lifecycles, startOptions } from './lifecycles.ts';
+import type { Wire } from './wire.ts';
 
 export type RelayDeps = {
   db: Database;
   gatewayId: string;
   temporal: { client: Client; namespace: string; taskQueue: string };
+  wire: Pick<Wire, 'tell' | 'hear'>;
   registry: Registry;
   log: Pick<Logger, 'warn' | 'error' | 'info'>;
   pollMs?: number;
@@ -36,6 +38,10 @@ export type Relay = {
 };
 
 const backoffMinMs = 100;
+/** Of the outbox, as the schema has them. */
+const shardsInAll = 64;
+/** Pokes of this time go to the other gateways as one hint. */
+const hintEveryMs = 20;
 const countMax = 100_000;
 
 /** gRPC codes that speak of Temporal as a whole and not of one workflow: CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED. */
@@ -49,7 +55,7 @@ class TemporalAway extends Error {}
  * nobody waits for them. A Temporal that comes back without its store is given every open lifecycle anew.
  */
 export function createRelay(deps: RelayDeps): Relay {
-  const { db, gatewayId, temporal, registry, log } = deps;
+  const { db, gatewayId, temporal, wire, registry, log } = deps;
   const { pollMs = 500, leaseMs = 15_000, perShard = 32, concurrency = 16 } = deps;
   const { callMaxMs = 5_000, backoffMaxMs = 5_000, namespaceEveryMs = 10_000, fullScanEveryMs = 1_000 } = deps;
   const { client, namespace, taskQueue } = temporal;
@@ -63,6 +69,7 @@ export function createRelay(deps: RelayDeps): Relay {
   let scannedAt = 0;
   let failures = 0;
   let stopped = false;
+  let hinting = false;
   const gauges = measure(db, registry);
 
   async function run(): Promise<void> {
@@ -188,9 +195,23 @@ export function createRelay(deps: RelayDeps): Relay {
       return isNew;
     });
 
+  /** What was appended here may be in a shard of another gateway's. */
+  function wake(): void {
+    nap.wake();
+    if (hinting || shards.length === shardsInAll) return;
+    hinting = true;
+    setTimeout(() => {
+      hinting = false;
+      wire.tell({ outbox: true });
+    }, hintEveryMs).unref();
+  }
+
+  wire.hear((hint) => {
+    if ('outbox' in hint) nap.wake();
+  });
   const running = run();
   return {
-    wake: nap.wake,
+    wake,
     async [Symbol.asyncDispose]() {
       stopped = true;
       nap.end();

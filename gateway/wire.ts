@@ -6,7 +6,8 @@ export type Hint =
   | { orders: string[] }
   | { close: { identityKey: string; clientId?: string; epochBelow?: number } }
   | { feed: true }
-  | { events: true };
+  | { events: true }
+  | { outbox: true };
 
 /** Hints between processes. Each may be lost, come twice or come late; nothing may depend on one. */
 export type Wire = {

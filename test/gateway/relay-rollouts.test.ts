@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { appendOpenLifecycles, appendToOutbox } from '../../db/outbox.ts';
 import { lifecycles } from '../../gateway/lifecycles.ts';
 import { createRelay } from '../../gateway/relay.ts';
+import { localWire } from '../../gateway/wire.ts';
 import { runRolloutId } from '../../workflows/run-rollout.ts';
 import { eventually } from '../support/eventually.ts';
 import { makeApi } from '../support/api.ts';
@@ -26,7 +27,14 @@ const start = (rolloutId: string) => ({
 
 test('the start of a rollout that runs makes it look again, and one that has ended runs anew', async () => {
   await using connected = openClient(sharedTemporal());
-  const deps = { db: rig.db, gatewayId: randomUUIDv7(), temporal: connected, registry: new Registry(), log: quiet };
+  const deps = {
+    db: rig.db,
+    gatewayId: randomUUIDv7(),
+    temporal: connected,
+    registry: new Registry(),
+    log: quiet,
+    wire: localWire(),
+  };
   await using relay = createRelay({ ...deps, pollMs: 50 });
   const id = randomUUIDv7();
   const handle = connected.client.workflow.getHandle(runRolloutId(id));
@@ -53,7 +61,14 @@ test('a rollout runs to its end, and runs again to be undone', { timeout: 120_00
   await using connected = openClient(server);
   const api = await makeApi(rig.db);
   await using _worker = await runWorker(server, connected.taskQueue, { ...api, db: rig.db, wire: { tell: () => {} } });
-  const deps = { db: rig.db, gatewayId: randomUUIDv7(), temporal: connected, registry: new Registry(), log: quiet };
+  const deps = {
+    db: rig.db,
+    gatewayId: randomUUIDv7(),
+    temporal: connected,
+    registry: new Registry(),
+    log: quiet,
+    wire: localWire(),
+  };
   await using relay = createRelay({ ...deps, pollMs: 20 });
   await makeDevices(rig.db, 3, { version: '1.0.0' });
   await makeRelease(rig.db, '1.0.0');

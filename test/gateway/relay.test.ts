@@ -6,6 +6,7 @@ import { appendToOutbox } from '../../db/outbox.ts';
 import { renewRelayLeases, releaseRelayLeases } from '../../db/relay-leases.ts';
 import { commands, outbox } from '../../db/schema.ts';
 import { createRelay } from '../../gateway/relay.ts';
+import { localWire } from '../../gateway/wire.ts';
 import { sendCommandId } from '../../workflows/send-command.ts';
 import { makeDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
@@ -30,7 +31,15 @@ type Options = Partial<Parameters<typeof createRelay>[0]>;
 function openRelay(options: Options = {}) {
   const registry = new Registry();
   const connected = openClient(sharedTemporal());
-  const deps = { db: database.db, gatewayId: randomUUIDv7(), temporal: connected, registry, log: quiet, pollMs: 50 };
+  const deps = {
+    db: database.db,
+    gatewayId: randomUUIDv7(),
+    temporal: connected,
+    registry,
+    log: quiet,
+    wire: localWire(),
+    pollMs: 50,
+  };
   const relay = createRelay({ ...deps, ...options });
   return {
     ...connected,
@@ -132,6 +141,22 @@ describe('the outbox', () => {
     const left = await database.db.select().from(outbox);
     expect(new Set(left.map(({ workflowId }) => workflowId))).toEqual(new Set([sendCommandId(bad)]));
     expect((await rig.client.workflow.getHandle(sendCommandId(good)).describe()).status.name).toBe('RUNNING');
+  });
+
+  test('is sent at once when the wire says so, as it does after a wake at a gateway whose shard it is not', async () => {
+    const wire = localWire();
+    const patient = { wire, pollMs: 60_000 };
+    await using owner = openRelay(patient);
+    const leased = sql`select from relay_leases where gateway_id is not null`;
+    await eventually(async () => expect(await database.db.execute(leased)).toHaveLength(64));
+    await using other = openRelay(patient);
+    for (const hint of [() => wire.tell({ outbox: true }), other.relay.wake]) {
+      const id = randomUUIDv7();
+      await appendToOutbox(database.db, [start(id)]);
+      hint();
+      await emptied();
+      await owner.client.workflow.getHandle(sendCommandId(id)).terminate();
+    }
   });
 
   test('is measured: how much waits, and for how long', async () => {
