@@ -48,6 +48,12 @@ export async function listPendingExecutions(
   return Map.groupBy(rows, ({ deviceId }) => deviceId);
 }
 
+/*
+ * Statements about a rollout that is new to the planner: it expects one row of what it has never analysed. So rows are
+ * joined by their whole key, and never by a rollout's or a job's id that stands in the statement: such a plan reads all of
+ * a rollout for each of its devices.
+ */
+
 /**
  * The execution that a rollout's target is in flight with, found by its whole key. The planner is left no choice: of a job
  * that was never analysed it expects one row, and would read all of its executions for each device.

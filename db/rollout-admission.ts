@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm';
+import { sql, type SQL } from 'drizzle-orm';
 import type { Db } from './client.ts';
 import { isHead, noticing } from './execution-endings.ts';
 import { executePrepared } from './prepared.ts';
@@ -24,22 +24,24 @@ export type Admitted = { deviceId: string; wave: number; skipped: boolean };
 
 /**
  * Tells the next devices, as many as there is room for: those whose pause before another attempt is over, then those
- * that were never told, in the order of their waves (going back, the newest first) and of their places. Each gets an
+ * that were never told, in the order of their waves and places (going back, the last first). Each gets an
  * execution and a notice in this statement. A device that the job does not fit is SKIPPED, with the reason.
  */
 export async function admitTargets(db: Db, options: AdmitOptions): Promise<Admitted[]> {
   const { rolloutId, jobId, at, direction, wave, room, priority, startWithinSeconds, release, zones } = options;
   const forward = direction === 'FORWARD';
+  // As the index has them, from either end: to sort them, all that are still to be told would be read.
+  const turnOf = (t: SQL) => (forward ? sql`${t}.wave, ${t}.place` : sql`${t}.wave desc, ${t}.place desc`);
   return executePrepared<Admitted>(
     db,
     sql`
     with again as materialized (
-      select device_id, wave, place, 0 as turn from rollout_targets
+      select rollout_id, device_id, wave, place, 0 as turn from rollout_targets
       where rollout_id = ${rolloutId}::uuid and state = 'RETRYING' and direction = ${direction}::text
         and retry_at <= ${at.toISOString()}::timestamptz
       order by retry_at limit ${room}::int
     ), fresh as materialized (
-      select t.device_id, t.wave, t.place, 1 as turn from rollout_targets t
+      select t.rollout_id, t.device_id, t.wave, t.place, 1 as turn from rollout_targets t
       where t.rollout_id = ${rolloutId}::uuid and t.state = 'SCHEDULED' and t.direction = ${direction}::text
         and t.wave <= ${wave}::int
         and (${zones === undefined}::boolean or exists (
@@ -47,13 +49,12 @@ export async function admitTargets(db: Db, options: AdmitOptions): Promise<Admit
             when d.attributes ->> ${zones?.attribute ?? ''}::text = any (${sql.param(zones?.known ?? [])}::text[])
             then d.attributes ->> ${zones?.attribute ?? ''}::text = any (${sql.param(zones?.open ?? [])}::text[])
             else ${zones?.elsewhere ?? true}::boolean end))
-      order by t.wave * ${forward ? 1 : -1}::int, t.place limit ${room}::int
+      order by ${turnOf(sql`t`)} limit ${room}::int
     ), picked as materialized (
-      select t.device_id, t.wave, t.job_id, t.attempt
+      select t.rollout_id, t.device_id, t.wave, t.job_id, t.attempt
       from rollout_targets t
-      join (select * from again union all select * from fresh
-        order by turn, wave, place limit ${room}::int) p using (device_id)
-      where t.rollout_id = ${rolloutId}::uuid
+      join (select * from (select * from again union all select * from fresh) next
+        order by turn, ${turnOf(sql`next`)} limit ${room}::int) p using (rollout_id, device_id)
       order by t.device_id for update of t
     ), facts as materialized (
       select p.*, s.version as runs, case
@@ -77,13 +78,13 @@ export async function admitTargets(db: Db, options: AdmitOptions): Promise<Admit
       update rollout_targets t set state = 'DONE', reason = f.misfit, judged_at = ${at.toISOString()}::timestamptz,
         verdict = case when ${forward}::boolean then 'SKIPPED' else t.verdict end,
         undo_verdict = case when ${forward}::boolean then t.undo_verdict else 'CANNOT_UNDO' end
-      from facts f where f.misfit is not null and t.rollout_id = ${rolloutId}::uuid and t.device_id = f.device_id
+      from facts f where f.misfit is not null and t.rollout_id = f.rollout_id and t.device_id = f.device_id
     ), told as (
       update rollout_targets t
       set state = 'IN_FLIGHT', attempt = t.attempt + 1, told_at = ${at.toISOString()}::timestamptz, retry_at = null,
         job_id = case when ${forward}::boolean then ${jobId}::uuid else t.job_id end,
         previous_version = case when ${forward}::boolean then f.runs else t.previous_version end
-      from facts f where f.misfit is null and t.rollout_id = ${rolloutId}::uuid and t.device_id = f.device_id
+      from facts f where f.misfit is null and t.rollout_id = f.rollout_id and t.device_id = f.device_id
       returning t.job_id, t.device_id, t.attempt
     ), queued as (
       insert into executions (job_id, device_id, attempt, status, priority, queued_at, updated_at, due_at)

@@ -37,13 +37,13 @@ export async function closeScheduled(
     db,
     sql`
     with open as (
-      select device_id from rollout_targets
+      select rollout_id, device_id from rollout_targets
       where rollout_id = ${rolloutId}::uuid and state in ('SCHEDULED', 'RETRYING') and direction = 'FORWARD'
       order by device_id limit ${limit}::int for update
     ), closed as (
       update rollout_targets t
       set state = 'DONE', verdict = 'CANCELED', reason = 'the rollout stopped first', judged_at = ${at.toISOString()}::timestamptz
-      from open where t.rollout_id = ${rolloutId}::uuid and t.device_id = open.device_id
+      from open where t.rollout_id = open.rollout_id and t.device_id = open.device_id
       returning t.wave
     )
     select wave, count(*)::int as devices from closed group by wave`,
@@ -91,7 +91,7 @@ export async function turnAround(
       select * from unnest(${sql.param(ways.map(({ version }) => version))}::text[],
         ${sql.param(ways.map(({ jobId }) => jobId))}::uuid[]) as w (version, job_id)
     ), runs as (
-      select t.device_id, t.wave, t.previous_version, w.job_id
+      select t.rollout_id, t.device_id, t.wave, t.previous_version, w.job_id
       from rollout_targets t
       join device_software s on s.device_id = t.device_id and s.product = ${release.product} and s.version = ${release.version}
       left join ways w on w.version = t.previous_version
@@ -105,7 +105,7 @@ export async function turnAround(
         reason = case when r.job_id is null then coalesce(
           ${JSON.stringify(blocked)}::jsonb ->> r.previous_version, 'nobody knows what it ran before') else t.reason end,
         judged_at = case when r.job_id is null then ${at.toISOString()}::timestamptz else t.judged_at end
-      from runs r where t.rollout_id = ${rolloutId}::uuid and t.device_id = r.device_id
+      from runs r where t.rollout_id = r.rollout_id and t.device_id = r.device_id
     )
     select wave, count(*)::int as devices, (count(*) filter (where job_id is null))::int as stuck
     from runs group by wave`);

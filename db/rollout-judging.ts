@@ -61,7 +61,7 @@ export async function judgeTargets(db: Db, options: JudgeOptions): Promise<Judge
     db,
     sql`
     with ended as materialized (
-      select t.device_id, t.wave, t.direction, t.attempt, e.status, e.ended_at, s.version as runs,
+      select t.rollout_id, t.device_id, t.wave, t.direction, t.attempt, e.status, e.ended_at, s.version as runs,
         case t.direction when 'BACK' then t.previous_version else ${release?.version ?? null}::text end as wanted,
         nullif(concat_ws(': ', e.details ->> 'reason', e.details ->> 'message'), '') as said
       from rollout_targets t
@@ -83,7 +83,7 @@ export async function judgeTargets(db: Db, options: JudgeOptions): Promise<Judge
       update rollout_targets t
       set state = 'RETRYING',
         retry_at = ${at.toISOString()}::timestamptz + make_interval(secs => ${retries.backoffSeconds}::int * power(2, j.attempt - 1)::int)
-      from judged j where j.verdict = 'RETRY' and t.rollout_id = ${rolloutId}::uuid and t.device_id = j.device_id
+      from judged j where j.verdict = 'RETRY' and t.rollout_id = j.rollout_id and t.device_id = j.device_id
     ), done as (
       update rollout_targets t
       set state = 'DONE', judged_at = ${at.toISOString()}::timestamptz,
@@ -93,7 +93,7 @@ export async function judgeTargets(db: Db, options: JudgeOptions): Promise<Judge
         verdict = case t.direction when 'FORWARD' then j.verdict else t.verdict end,
         undo_verdict = case when t.direction = 'BACK' then case j.verdict when 'SUCCEEDED' then 'UNDONE' else j.verdict end end
       from judged j
-      where j.verdict not in ('WAIT', 'RETRY') and t.rollout_id = ${rolloutId}::uuid and t.device_id = j.device_id
+      where j.verdict not in ('WAIT', 'RETRY') and t.rollout_id = j.rollout_id and t.device_id = j.device_id
     )
     select wave, direction, verdict, count(*)::int as devices,
       coalesce(array_agg(device_id::text) filter (where status in ('CANCELED', 'REMOVED', 'TIMED_OUT')), '{}') as unaware
@@ -116,7 +116,7 @@ export async function judgeSoak(db: Db, { rolloutId, wave, at, release, over }: 
     db,
     sql`
     with failed as materialized (
-      select t.device_id, t.wave,
+      select t.rollout_id, t.device_id, t.wave,
         case when ${release !== undefined}::boolean and s.version is distinct from ${release?.version ?? null}::text
           then 'REVERTED' else 'SILENT' end as verdict, s.version as runs
       from rollout_targets t
@@ -131,7 +131,7 @@ export async function judgeSoak(db: Db, { rolloutId, wave, at, release, over }: 
       update rollout_targets t set verdict = f.verdict, judged_at = ${at.toISOString()}::timestamptz,
         reason = case f.verdict when 'SILENT' then 'it was not connected at the end of the soak'
           else format('it went back to %s during the soak', coalesce(f.runs, 'an unknown version')) end
-      from failed f where t.rollout_id = ${rolloutId}::uuid and t.device_id = f.device_id
+      from failed f where t.rollout_id = f.rollout_id and t.device_id = f.device_id
     )
     select wave, 'FORWARD' as direction, verdict, count(*)::int as devices, array[]::text[] as unaware
     from failed group by wave, verdict`,

@@ -59,13 +59,13 @@ type Taken = { wave: number; verdict: Verdict; devices: number };
 async function scheduleAgain(db: Db, rolloutId: string, verdicts: Verdict[]): Promise<Taken[]> {
   const rows = await db.execute<Taken>(sql`
     with failed as materialized (
-      select device_id, wave, verdict from rollout_targets
+      select rollout_id, device_id, wave, verdict from rollout_targets
       where rollout_id = ${rolloutId}::uuid and state = 'DONE' and direction = 'FORWARD'
         and verdict = any (${sql.param(verdicts)}::text[])
       order by device_id for update
     ), scheduled as (
       update rollout_targets t set state = 'SCHEDULED', verdict = null, reason = null, judged_at = null
-      from failed f where t.rollout_id = ${rolloutId}::uuid and t.device_id = f.device_id
+      from failed f where t.rollout_id = f.rollout_id and t.device_id = f.device_id
     )
     select wave, verdict, count(*)::int as devices from failed group by wave, verdict order by wave, verdict`);
   return [...rows];
