@@ -27,7 +27,8 @@ export async function sendBack(tx: Db, { rollout, release, waves, at }: Locked):
     }
     const id = randomUUIDv7();
     ways.push({ version, jobId: id });
-    return [{ ...forward, id, rolloutId: rollout.id, document: documentOf(previous), createdAt: at }];
+    const content = { document: documentOf(previous), releaseId: previous.id };
+    return [{ ...forward, id, rolloutId: rollout.id, ...content, createdAt: at }];
   });
   await insertJobs(tx, jobs);
   for (const { wave, devices, stuck } of await turnAround(tx, { rolloutId: rollout.id, at, release, ways, blocked })) {

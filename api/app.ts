@@ -18,6 +18,7 @@ import { workOnce, type Hint } from './idempotency.ts';
 import { jobRoutes } from './jobs.ts';
 import { createLists, type FindPage } from './lists.ts';
 import { describeApi } from './openapi.ts';
+import { orderKeyRoutes } from './order-keys.ts';
 import { answerProblem, Problem } from './problem.ts';
 import { limitRates } from './rates.ts';
 import { releaseKeyRoutes } from './release-keys.ts';
@@ -93,7 +94,7 @@ export function createApp(deps: Deps) {
 
   const routeDeps = { ...deps, findPage: createLists(deps) };
   const nouns = [deviceRoutes, groupRoutes, templateRoutes, claimRoutes, serviceRoutes];
-  const software = [artifactRoutes, releaseKeyRoutes, releaseRoutes];
+  const software = [artifactRoutes, releaseKeyRoutes, releaseRoutes, orderKeyRoutes];
   const rollouts = [
     rolloutRoutes,
     rolloutOrderRoutes,

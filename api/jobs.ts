@@ -29,7 +29,9 @@ const job = z
       description: 'What devices call it. Of a job that was asked for, also its rollout’s id',
     }),
     document: z.record(z.string(), z.unknown()),
-    documentText: z.string().openapi({ description: 'Byte by byte as devices are given it, but for addresses' }),
+    documentText: z
+      .string()
+      .openapi({ description: 'Byte by byte as devices are given it, but for addresses and the order' }),
     startWithinSeconds: z.int().nullable(),
     endWithinSeconds: z.int().nullable(),
     createdAt: schemas.instant,

@@ -39,6 +39,8 @@ export type AuditEntry =
   | { action: 'artifact.stored'; subject: string; data: { size: number } }
   | { action: 'release-key.created'; subject: string; data: { name: string; products: string[] | null } }
   | { action: 'release-key.revoked'; subject: string; data: { reason: string; releases: number } }
+  | { action: 'order-key.published'; subject: string; data: { state: 'SIGNING' | 'STANDBY' } }
+  | { action: 'order-key.retired'; subject: string; data: Record<string, never> }
   | { action: 'release.created'; subject: string; data: { product: string; version: string; keyId: string } }
   | { action: 'release.revoked'; subject: string; data: { reason: string } }
   | { action: 'rollout.created'; subject: string; data: { release?: string } }

@@ -22,7 +22,8 @@ export async function updateJobTimers(
   await db.update(jobs).set(timers).where(eq(jobs.rolloutId, rolloutId));
 }
 
-/** Documents byte by byte as they were given. */
-export async function listDocuments(db: Db, ids: string[]): Promise<Pick<JobRow, 'id' | 'document'>[]> {
-  return db.select({ id: jobs.id, document: jobs.document }).from(jobs).where(inArray(jobs.id, ids));
+/** Documents byte by byte as they were given, and of which release they are. */
+export async function listDocuments(db: Db, ids: string[]): Promise<Pick<JobRow, 'id' | 'document' | 'releaseId'>[]> {
+  const { id, document, releaseId } = jobs;
+  return db.select({ id, document, releaseId }).from(jobs).where(inArray(id, ids));
 }

@@ -48,8 +48,11 @@ export async function insertRollout(db: Db, actor: Actor, asked: NewRollout): Pr
       rateAt: new Date(0),
       createdBy: actor,
     });
-    const document = 'release' in told ? await describeRelease(tx, told.release) : told.document;
-    await insertJobs(tx, [{ id, rolloutId: id, document, startWithinSeconds, endWithinSeconds }]);
+    const content =
+      'release' in told
+        ? { document: await describeRelease(tx, told.release), releaseId: told.release }
+        : { document: told.document };
+    await insertJobs(tx, [{ id, rolloutId: id, ...content, startWithinSeconds, endWithinSeconds }]);
     await tx
       .insert(waves)
       .values(plan.waves.map((_, index) => ({ rolloutId: id, number: index + 1, state: 'WAITING' as const })));

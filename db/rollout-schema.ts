@@ -91,6 +91,7 @@ export const jobs = pgTable('jobs', {
   startWithinSeconds: integer('start_within_seconds'),
   endWithinSeconds: integer('end_within_seconds'),
   createdAt: at('created_at').notNull().defaultNow(),
+  releaseId: uuid('release_id'),
 });
 
 /** AWS's job execution statuses. */

@@ -73,6 +73,7 @@ const sentences: Record<string, ((data: Data) => string | undefined) | undefined
     commandId === undefined ? `taken back from ${counted(targets, 'device')}` : `is spared command ${short(commandId)}`,
   'artifact.stored': ({ size }) => `stored, ${size} bytes`,
   'release-key.created': ({ name }) => `named ${name} may sign manifests`,
+  'order-key.published': ({ state }) => (state === 'SIGNING' ? 'signs orders' : 'may sign orders later, or did'),
   'release.created': ({ product, version }) => `is ${product} ${version}`,
   'rollout.created': () => 'is created',
   'rollout.decided': ({ words }) => String(words),

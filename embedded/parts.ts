@@ -109,6 +109,7 @@ export function environmentOf(
     FILES_KEY_FILE: join(dataDir, 'gateway-key.pem'),
     LONGHAUL_FILES_URL: filesUrlOf(ports),
     LONGHAUL_ADDRESS_KEY_FILE: join(dataDir, 'address-key'),
+    LONGHAUL_ORDER_KEYS_FILE: join(dataDir, 'order-keys.pem'),
     LONGHAUL_ARTIFACTS_FOLDER: join(dataDir, 'artifacts'),
     API_HOST: host,
     API_PORT: String(ports.api),

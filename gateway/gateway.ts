@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import type { Database } from '../db/client.ts';
 import { probeWritable } from '../db/outcomes.ts';
 import { deleteEndedSessions } from '../db/sessions.ts';
+import type { SignOrder } from '../pki/orders.ts';
 import { may } from './authorise.ts';
 import { createAvailability, type Availability } from './availability.ts';
 import { startBeats } from './beats.ts';
@@ -42,6 +43,8 @@ export type GatewayDeps = {
   forbiddenSpki: Uint8Array[];
   /** Without it, a job that asks for addresses of files gets empty ones. */
   signAddress?: SignAddress | undefined;
+  /** Without it, the documents of releases come without orders, and devices refuse them. */
+  signOrder?: SignOrder | undefined;
   limits?: Partial<Limits>;
   sessionsPerIdentityMax?: number;
   debounceMs?: number;
@@ -86,7 +89,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   const refusals = createRefusalLog({ db, log, suppressed });
   const relay = createRelay({ db, gatewayId: id, temporal, wire, registry: metrics.registry, log });
   const offers = createOffers({ db, listener: later, wire, availability, log, sweepEveryMs });
-  const documents = createJobDocuments({ db, signAddress: deps.signAddress, log });
+  const documents = createJobDocuments({ db, signAddress: deps.signAddress, signOrder: deps.signOrder, log });
   const telling = { db, listener: later, wire, documents, availability, log, sweepEveryMs };
   const notices = createNotices({ ...telling, ...(deps.settleMs !== undefined && { settleMs: deps.settleMs }) });
   const limits = { ...defaultLimits, ...deps.limits };

@@ -19,7 +19,7 @@ export const refusals = {
 
 export const nowSeconds = () => Math.floor(Date.now() / 1_000);
 
-export const hasEnded = ({ status }: Execution) => status !== 'QUEUED' && status !== 'IN_PROGRESS';
+export const hasEnded = ({ status }: Pick<Execution, 'status'>) => status !== 'QUEUED' && status !== 'IN_PROGRESS';
 
 export const summaryOf = ({ jobId, attempt, version, queuedAt, startedAt, updatedAt }: Execution) => ({
   jobId,

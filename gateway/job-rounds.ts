@@ -8,8 +8,8 @@ import {
 } from '../db/execution-reports.ts';
 import type { JobDocuments } from './job-documents.ts';
 
-/** What a device asks of its jobs. */
-export type JobAsk = { deviceId: string; withDocument: boolean } & (
+/** What a device asks of its jobs; `withDocument` when the answer carries the document of the first. */
+export type JobAsk = { deviceId: string; name: string; withDocument: boolean } & (
   | { kind: 'pending' }
   | { kind: 'next' }
   | { kind: 'describe'; jobId: string; attempt: number | null }
@@ -49,8 +49,8 @@ export async function answerJobs({ db, documents, ...options }: JobRoundsDeps, a
   const documentFor = await documents.load(wanted);
   return found.map((answer, place) => {
     const [first] = answer.executions;
-    const { deviceId, withDocument } = asks[place] ?? { deviceId: '', withDocument: false };
-    return { ...answer, document: first && withDocument ? documentFor(first.jobId, deviceId) : undefined };
+    const { name, withDocument } = asks[place] ?? { name: '', withDocument: false };
+    return { ...answer, document: first && withDocument ? documentFor(first, name) : undefined };
   });
 }
 

@@ -56,8 +56,8 @@ export function createJobs(deps: JobsDeps) {
   }
 
   async function pending(request: Request<PendingRequest>): Promise<Reply> {
-    const { deviceId } = deviceOf(request);
-    return ask({ kind: 'pending', deviceId, withDocument: false }, request, ({ executions }) => {
+    const { deviceId, name } = deviceOf(request);
+    return ask({ kind: 'pending', deviceId, name, withDocument: false }, request, ({ executions }) => {
       const { IN_PROGRESS = [], QUEUED = [] } = Object.groupBy(executions, ({ status }) => status);
       const listed = { inProgressJobs: IN_PROGRESS.map(summaryOf), queuedJobs: QUEUED.map(summaryOf) };
       return { accepted: { ...listed, ...ending(request) } };
@@ -65,26 +65,26 @@ export function createJobs(deps: JobsDeps) {
   }
 
   async function startNext(request: Request<StartNextRequest>): Promise<Reply> {
-    const { deviceId } = deviceOf(request);
+    const { deviceId, name } = deviceOf(request);
     const { statusDetails: details, stepTimeoutInMinutes: stepMinutes } = request.body;
     const eventId = nextId();
     const ids = { deviceId, jobId: null, attempt: null, eventId, request: unique(eventId) };
     const report = { ...ids, status: 'IN_PROGRESS' as const, details, stepMinutes, expectedVersion: null };
-    return ask({ kind: 'report', deviceId, report, withDocument: true }, request, (answer) => {
+    return ask({ kind: 'report', deviceId, name, report, withDocument: true }, request, (answer) => {
       if (answer.verdict === 'recorded') relay.wake();
       return giveFirst(request, answer);
     });
   }
 
   async function describe(request: Request<DescribeRequest>): Promise<Reply> {
-    const { deviceId } = deviceOf(request);
+    const { deviceId, name } = deviceOf(request);
     const { executionNumber: attempt, includeJobDocument: withDocument } = request.body;
     const jobId = request.params['job'] ?? '';
     if (jobId === '$next') {
-      return ask({ kind: 'next', deviceId, withDocument }, request, (answer) => giveFirst(request, answer));
+      return ask({ kind: 'next', deviceId, name, withDocument }, request, (answer) => giveFirst(request, answer));
     }
     if (!isUuid(jobId)) return { refused: refusals.unknown };
-    return ask({ kind: 'describe', deviceId, jobId, attempt, withDocument }, request, (answer) => {
+    return ask({ kind: 'describe', deviceId, name, jobId, attempt, withDocument }, request, (answer) => {
       const [execution] = answer.executions;
       if (!execution) return { refused: refusals.unknown };
       return hasEnded(execution) ? { refused: refusals.terminal } : give(request, answer);
@@ -92,12 +92,12 @@ export function createJobs(deps: JobsDeps) {
   }
 
   async function update(request: Request<UpdateRequest>): Promise<Reply> {
-    const { deviceId } = deviceOf(request);
+    const { deviceId, name } = deviceOf(request);
     const jobId = request.params['job'] ?? '';
     if (!isUuid(jobId)) return { refused: refusals.unknown };
     const report = { ...reportOf(request), deviceId, jobId };
     return ask(
-      { kind: 'report', deviceId, report, withDocument: request.body.includeJobDocument },
+      { kind: 'report', deviceId, name, report, withDocument: request.body.includeJobDocument },
       request,
       (answer) => {
         const { verdict, executions, document, noticed } = answer;

@@ -150,8 +150,8 @@ export function createNotices(deps: NoticesDeps) {
 const nameOf = (execution: Execution | undefined) =>
   execution ? `${execution.jobId}/${execution.attempt}` : 'nothing';
 
-const headBody = ({ deviceId, name: thingName }: Ear, execution: Execution | undefined, documentFor: DocumentFor) => {
-  const document = execution && documentFor(execution.jobId, deviceId);
+const headBody = ({ name: thingName }: Ear, execution: Execution | undefined, documentFor: DocumentFor) => {
+  const document = execution && documentFor(execution, thingName);
   return executionBody({ execution, document, thingName }, { timestamp: nowSeconds() });
 };
 

@@ -42,6 +42,8 @@ const gatewaySchema = z
     LONGHAUL_FILES_URL: webUrl,
     LONGHAUL_ADDRESS_KEY_FILE: z.string().min(1),
     LONGHAUL_ADDRESS_SECONDS: z.coerce.number().int().min(10).max(604_800).default(3_600),
+    LONGHAUL_ORDER_KEYS_FILE: z.string().min(1),
+    LONGHAUL_ORDER_SECONDS: z.coerce.number().int().min(60).max(86_400).default(3_600),
   })
   .refine((env) => env.GATEWAY_DEAD_AFTER_SECONDS >= 3 * env.GATEWAY_BEAT_SECONDS, {
     path: ['GATEWAY_DEAD_AFTER_SECONDS'],
@@ -98,6 +100,7 @@ const initSchema = z.object({
   GATEWAY_KEY_FILE: z.string().min(1).optional(),
   GATEWAY_SERVER_NAMES: z.string().default('localhost,127.0.0.1'),
   LONGHAUL_ADDRESS_KEY_FILE: z.string().min(1).optional(),
+  LONGHAUL_ORDER_KEYS_FILE: z.string().min(1).optional(),
 });
 
 export function lifecycleConfig(environment: Environment) {
@@ -131,6 +134,7 @@ export function gatewayConfig(environment: Environment) {
       keyFile: env.LONGHAUL_ADDRESS_KEY_FILE,
       lifetimeSeconds: env.LONGHAUL_ADDRESS_SECONDS,
     },
+    orders: { keysFile: env.LONGHAUL_ORDER_KEYS_FILE, lifetimeSeconds: env.LONGHAUL_ORDER_SECONDS },
     // The names are those of the limits, each with a number that was checked.
     limits: { ...defaultLimits, ...Object.fromEntries(given) } as Limits,
   };
@@ -181,6 +185,7 @@ export function initConfig(environment: Environment) {
     rootKeyFile: env.LONGHAUL_ROOT_KEY_FILE,
     administratorKeyFile: env.LONGHAUL_ADMINISTRATOR_KEY_FILE,
     addressKeyFile: env.LONGHAUL_ADDRESS_KEY_FILE,
+    orderKeysFile: env.LONGHAUL_ORDER_KEYS_FILE,
     serverCertificate:
       certificateFile && keyFile
         ? { certificateFile, keyFile, names: env.GATEWAY_SERVER_NAMES.split(',').map((name) => name.trim()) }

@@ -7,6 +7,7 @@ import { serveMetrics } from '../gateway/metrics.ts';
 import { openAddresses } from './addresses.ts';
 import { gatewayConfig } from './config.ts';
 import { createLog } from './log.ts';
+import { openOrderSigner } from './order-keys.ts';
 import { connectTemporal } from './temporal.ts';
 import { openWire } from './wire.ts';
 
@@ -61,6 +62,7 @@ export async function runGateway(more: Partial<GatewayDeps> = {}): Promise<void>
     },
     forbiddenSpki: authorities.map(({ spkiSha256 }) => spkiSha256),
     signAddress: addresses.sign,
+    signOrder: await openOrderSigner(db, config.orders),
     ...more,
   });
   const { registry } = gateway.metrics;

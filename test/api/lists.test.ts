@@ -130,6 +130,7 @@ describe('a filter', () => {
     ['/v1/commands', 'device=in=(a-1,b);createdBy==api-key/x'],
     ['/v1/artifacts', `createdAt=gt=2026-01-01;sha256!=${'aB'.repeat(32)}`],
     ['/v1/release-keys', 'algorithm=in=(ES256,EdDSA);name==a*;revoked==false;id!=x;createdAt=lt=2030-01-01'],
+    ['/v1/order-keys', 'state=in=(SIGNING,STANDBY);id!=x;createdAt=lt=2030-01-01'],
     ['/v1/releases', `product==a;version==1.*;artifact==${'00'.repeat(32)};keyId==k;revoked==false;expired==true`],
     ['/v1/rollouts', 'state=in=(RUNNING,PAUSED);name==a*;release==01a20896-8f95-70b1-b10c-3ab41f51551f'],
     ['/v1/rollouts', 'createdBy!=x;createdAt=gt=2026-01-01'],

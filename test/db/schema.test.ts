@@ -3,11 +3,14 @@ import { getTableColumns, getTableName, is, sql } from 'drizzle-orm';
 import { PgTable } from 'drizzle-orm/pg-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { migrate } from '../../db/migrate.ts';
+import * as orderSchema from '../../db/order-schema.ts';
 import * as rolloutSchema from '../../db/rollout-schema.ts';
 import * as schema from '../../db/schema.ts';
 import { makeDatabase, type TestDatabase } from '../support/database.ts';
 
-const tables = [schema, rolloutSchema].flatMap((part) => Object.values(part)).filter((value) => is(value, PgTable));
+const tables = [schema, rolloutSchema, orderSchema]
+  .flatMap((part) => Object.values(part))
+  .filter((value) => is(value, PgTable));
 
 let database: TestDatabase;
 beforeAll(async () => void (database = await makeDatabase()));

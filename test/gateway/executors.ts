@@ -11,6 +11,7 @@ import type { Message, Session } from '../../gateway/messages.ts';
 import { createNotices } from '../../gateway/notices.ts';
 import { createRequests } from '../../gateway/requests.ts';
 import { deafWire, type Wire } from '../../gateway/wire.ts';
+import type { SignOrder } from '../../pki/orders.ts';
 import { runRolloutId } from '../../workflows/run-rollout.ts';
 import { executionOf, makeJob, queueJob, type JobOptions, type TestJob } from '../support/jobs.ts';
 import { availabilityOf, createEar, noEffects, quiet, sessionOf } from './ear.ts';
@@ -19,6 +20,7 @@ import { makeDevice } from './rows.ts';
 export type ExecutorsOptions = {
   wire?: Wire;
   signAddress?: SignAddress;
+  signOrder?: SignOrder;
   sweepEveryMs?: number;
   settleMs?: number;
   inProgressMax?: number;
@@ -44,12 +46,12 @@ export type Answered = {
 
 /** Devices that execute jobs, as if each had a connection. */
 export function createExecutors(db: Database, options: ExecutorsOptions = {}) {
-  const { wire = deafWire(), signAddress, sweepEveryMs, settleMs = 0, ...limits } = options;
+  const { wire = deafWire(), signAddress, signOrder, sweepEveryMs, settleMs = 0, ...limits } = options;
   const ear = createEar();
   const availability = availabilityOf(db);
   const logged: unknown[] = [];
   const log = { ...quiet, error: (...what: unknown[]) => void logged.push(what) };
-  const documents = createJobDocuments({ db, signAddress, log });
+  const documents = createJobDocuments({ db, signAddress, signOrder, log });
   const telling = { db, listener: ear, wire, documents, availability, log, settleMs };
   const notices = createNotices({ ...telling, ...(sweepEveryMs !== undefined && { sweepEveryMs }) });
   const quarantined = new Counter({ name: 'q', help: 'q', registers: [new Registry()] });

@@ -6,12 +6,17 @@ import { insertJobs } from '../../db/jobs.ts';
 import { executions } from '../../db/rollout-schema.ts';
 
 export type TestJob = { id: string; rolloutId: string };
-export type JobOptions = { document?: string; rolloutId?: string; endWithinSeconds?: number };
+export type JobOptions = { document?: string; rolloutId?: string; endWithinSeconds?: number; releaseId?: string };
 
 export async function makeJob(db: Db, options: JobOptions = {}): Promise<TestJob> {
-  const { document = '{"operation":"test"}', rolloutId = randomUUIDv7(), endWithinSeconds = null } = options;
+  const {
+    document = '{"operation":"test"}',
+    rolloutId = randomUUIDv7(),
+    endWithinSeconds = null,
+    releaseId = null,
+  } = options;
   const id = randomUUIDv7();
-  await insertJobs(db, [{ id, rolloutId, document, endWithinSeconds }]);
+  await insertJobs(db, [{ id, rolloutId, document, endWithinSeconds, releaseId }]);
   return { id, rolloutId };
 }
 

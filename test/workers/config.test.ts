@@ -8,6 +8,7 @@ const good = {
   LONGHAUL_KEY_ENCRYPTION_KEY_FILE: 'key',
   LONGHAUL_FILES_URL: 'https://files.example',
   LONGHAUL_ADDRESS_KEY_FILE: 'address-key',
+  LONGHAUL_ORDER_KEYS_FILE: 'order-keys.pem',
   LONGHAUL_ARTIFACTS_FOLDER: 'artifacts',
 };
 
