@@ -18,6 +18,7 @@ const pollMs = 500;
 const identified = z.object({ id: z.string() });
 const stated = z.object({ state: z.string() });
 const listed = z.object({ items: z.array(z.unknown()) });
+const orderKeysListed = z.object({ items: z.array(z.object({ publicKeyPem: z.string() })) });
 
 /** The key that signs the demonstration's releases, as a release engineer would keep it; made at the first start. */
 async function ensurePrivateKey(dataDir: string): Promise<KeyObject> {
@@ -31,6 +32,13 @@ async function ensurePrivateKey(dataDir: string): Promise<KeyObject> {
 /** By whose signature the simulated devices know a manifest: its public half. */
 export const ensureReleaseKey = async (dataDir: string): Promise<ReleaseKey> =>
   describeKey(await ensurePrivateKey(dataDir));
+
+/** By whose signature they know an order: the public halves that the orchestrator says its orders are, or will be, signed by. */
+export async function listOrderKeys(api: Api): Promise<string[]> {
+  const answer = await request(api, 'GET', `/v1/order-keys?filter=${encodeURIComponent('state!=RETIRED')}`);
+  if (!answer.ok) throw await refused('the list of order keys', answer);
+  return orderKeysListed.parse(await answer.json()).items.map(({ publicKeyPem }) => publicKeyPem);
+}
 
 /**
  * Shows two small rollouts, as any operator would make them, through the public API: one that goes well, and one whose

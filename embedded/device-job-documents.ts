@@ -3,6 +3,8 @@ import { z } from 'zod';
 const updateSchema = z.object({
   operation: z.literal('update'),
   manifest: z.string(),
+  /** Of that it is missing, `requireOrder` speaks. */
+  order: z.string().optional(),
   artifact: z.object({ sha256: z.string(), size: z.number(), url: z.string() }),
 });
 
@@ -42,14 +44,22 @@ const stepsSchema = z.object({
 export type Action = z.infer<typeof actionSchema>;
 
 export type JobDocument =
-  | { kind: 'update'; manifest: string; artifact: { sha256: string; size: number; url: string } }
+  | {
+      kind: 'update';
+      manifest: string;
+      order: string | undefined;
+      artifact: { sha256: string; size: number; url: string };
+    }
   | { kind: 'steps'; actions: Action[]; includeStdOut: boolean }
   | { kind: 'unknown'; why: string };
 
 /** What a document asks for. Fields that are not known are ignored. */
 export function readJobDocument(document: unknown): JobDocument {
   const update = updateSchema.safeParse(document);
-  if (update.success) return { kind: 'update', manifest: update.data.manifest, artifact: update.data.artifact };
+  if (update.success) {
+    const { manifest, order, artifact } = update.data;
+    return { kind: 'update', manifest, order, artifact };
+  }
   const plain = stepsSchema.safeParse(document);
   if (plain.success) {
     const { steps, finalStep, includeStdOut } = plain.data;

@@ -3,22 +3,26 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Connection } from './device-connection.ts';
 import { openExchange, parseObject } from './device-exchange.ts';
 import type { Fetch } from './device-http.ts';
-import { readJobDocument, type JobDocument } from './device-job-documents.ts';
+import { readJobDocument } from './device-job-documents.ts';
 import { nameOf, openJobJournal, type Job, type Verdict } from './device-job-journal.ts';
 import { jobRequestsOf, readExecution, type Execution } from './device-job-requests.ts';
 import { runSteps } from './device-job-steps.ts';
-import { JobRefused, openManifest, requireFit, type ReleaseKeys } from './device-manifest.ts';
+import type { PublicKeys } from './device-jws.ts';
+import { openManifest, requireFit } from './device-manifest.ts';
+import { requireOrder } from './device-order.ts';
 import type { Power } from './device-power.ts';
+import { JobRefused } from './device-refusal.ts';
 import type { Slots } from './device-slots.ts';
 import { jobFilters, notifyNextTopic } from './device-topics.ts';
-import { update } from './device-update.ts';
+import { update, type UpdateDocument } from './device-update.ts';
 import type { Behaviour, DeviceEvents, Software } from './device.ts';
 
 export type JobsDeps = {
   device: string;
   folder: string;
   software: Software;
-  keys: ReleaseKeys;
+  keys: PublicKeys;
+  orderKeys: PublicKeys;
   slots: Slots;
   fetch: Fetch;
   behaviour: Behaviour;
@@ -46,6 +50,7 @@ export function jobsOf({
   folder,
   software,
   keys,
+  orderKeys,
   slots,
   fetch,
   behaviour,
@@ -75,7 +80,7 @@ export function jobsOf({
       return power.reboot();
     }
     if (running.trial === undefined) await tellVersion();
-    if (open) await carryOut(open);
+    if (open) await carryOut(open, { resumed: true });
     for (;;) {
       while (!offered) await once(news, 'offered', { signal });
       const next = offered;
@@ -98,11 +103,11 @@ export function jobsOf({
     }
     await journal.keep(job);
     power.reach('kept');
-    await carryOut(job);
+    await carryOut(job, { resumed: false });
   }
 
-  async function carryOut(job: Job): Promise<void> {
-    const verdict = job.verdict ?? (await execute(job));
+  async function carryOut(job: Job, { resumed }: { resumed: boolean }): Promise<void> {
+    const verdict = job.verdict ?? (await execute(job, resumed));
     if (verdict) {
       await journal.keep({ ...job, verdict });
       power.reach('judged');
@@ -122,7 +127,7 @@ export function jobsOf({
     return power.reboot();
   }
 
-  async function execute(job: Job): Promise<Verdict | undefined> {
+  async function execute(job: Job, resumed: boolean): Promise<Verdict | undefined> {
     const { document } = job;
     const own = { folder, slots, keys, fetch, behaviour, power, backOffMs, tellVersion };
     const renewed = async () => {
@@ -134,9 +139,12 @@ export function jobsOf({
         return await update(job, document, {
           ...own,
           report: (phase, details) => requests.report(job, 'IN_PROGRESS', { phase, ...details }),
+          resumed,
           async renew() {
             const fresh = await renewed();
-            return fresh?.kind === 'update' ? fresh.artifact.url : undefined;
+            if (fresh?.kind !== 'update') return undefined;
+            judge(fresh, job);
+            return fresh;
           },
         });
       }
@@ -164,7 +172,7 @@ export function jobsOf({
     try {
       if (behaviour.updates === 'refusing') throw new JobRefused('TOLD_TO_REFUSE', 'the device was told to refuse');
       if (document.kind === 'unknown') throw new JobRefused('UNKNOWN_DOCUMENT', document.why);
-      if (document.kind === 'update') judge(document);
+      if (document.kind === 'update') judge(document, job);
       return job;
     } catch (error) {
       if (error instanceof JobRefused) return { ...job, verdict: rejected(error.message) };
@@ -172,12 +180,14 @@ export function jobsOf({
     }
   }
 
-  function judge({ manifest: jws, artifact }: Extract<JobDocument, { kind: 'update' }>): void {
+  function judge({ manifest: jws, order, artifact }: UpdateDocument, { jobId, executionNumber }: Job): void {
+    const nowMs = Date.now() + behaviour.clockAheadMs;
+    requireOrder(order, orderKeys, { device, jobId, executionNumber, manifest: jws, nowMs });
     const manifest = openManifest(jws, keys);
     if (artifact.sha256 !== manifest.artifact.sha256 || artifact.size !== manifest.artifact.size)
       throw new JobRefused('WRONG_ARTIFACT', 'the document names another artifact than the manifest');
     if (running.sha256 === artifact.sha256) return;
-    requireFit(manifest, { ...software, version: running.version, counter: slots.counter() });
+    requireFit(manifest, { ...software, version: running.version, counter: slots.counter(), nowMs });
   }
 
   async function tellVersion(): Promise<void> {

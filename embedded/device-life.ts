@@ -7,7 +7,7 @@ import type { DeviceFolder } from './device-folder.ts';
 import { fetchOver } from './device-http.ts';
 import { jobsOf, type Jobs } from './device-jobs.ts';
 import { openJournal } from './device-journal.ts';
-import { readReleaseKeys } from './device-manifest.ts';
+import { readPublicKeys } from './device-jws.ts';
 import type { PowerSwitch } from './device-power.ts';
 import { boot } from './device-slots.ts';
 import type { Behaviour, DeviceEvents, DeviceOptions } from './device.ts';
@@ -31,7 +31,7 @@ const backOffMaxMs = 60_000;
 /** One life of a device, from power-on to power-off. What it knows at first is what its disk says. */
 export async function live({ options, folder, behaviour, events, power, inReach, connected }: LifeDeps): Promise<void> {
   const { mqtt: broker, protocolVersion, sessionSeconds, backOffMs, software } = options;
-  const keys = readReleaseKeys(software?.releaseKeys ?? []);
+  const keys = readPublicKeys(software?.releaseKeys ?? []);
   const journal = openJournal(folder);
   const slots = software && (await boot({ folder: options.folder, factory: software, keys, power }));
   if (slots) events.emit('booted', slots.running.version);
@@ -61,7 +61,8 @@ export async function live({ options, folder, behaviour, events, power, inReach,
     if (!software || !slots) return { commands };
     const fetch = fetchOver({ ca: broker.ca, inReach: () => inReach(power.signal) });
     const own = { device, folder: options.folder, software, keys, slots };
-    const jobs = jobsOf({ ...own, fetch, behaviour, events, power, backOffMs });
+    const orderKeys = readPublicKeys(software.orderKeys);
+    const jobs = jobsOf({ ...own, orderKeys, fetch, behaviour, events, power, backOffMs });
     return { commands, jobs, working: jobs.work() };
   }
 

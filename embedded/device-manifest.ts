@@ -1,5 +1,6 @@
-import { createHash, createPublicKey, verify, type KeyObject } from 'node:crypto';
 import { z } from 'zod';
+import { openJws, type PublicKeys, type Signed } from './device-jws.ts';
+import { JobRefused } from './device-refusal.ts';
 
 const manifestSchema = z.object({
   product: z.string().min(1),
@@ -27,56 +28,29 @@ export type Fit = {
   version: string;
   /** The lowest `securityCounter` that it takes. */
   counter: number;
+  /** What its clock says. */
+  nowMs: number;
 };
 
-type ReleaseKey = { key: KeyObject; algorithm: 'ES256' | 'EdDSA' };
-
-/** By RFC 7638 thumbprint. The key says by which algorithm it signs, never a manifest. */
-export type ReleaseKeys = ReadonlyMap<string, ReleaseKey>;
-
-/** The device does not do what it is told to, and says why. */
-export class JobRefused extends Error {
-  override name = 'JobRefused';
-
-  constructor(code: string, message: string) {
-    super(`${code}: ${message}`);
-  }
-}
-
-/** Public keys in PEM: P-256 or Ed25519, others throw. */
-export function readReleaseKeys(pems: string[]): ReleaseKeys {
-  return new Map(
-    pems.map((pem) => {
-      const key = createPublicKey(pem);
-      const { kty, crv, x, y } = key.export({ format: 'jwk' });
-      if (crv !== 'P-256' && crv !== 'Ed25519') throw new Error(`a release key is P-256 or Ed25519, not ${crv ?? kty}`);
-      const members = crv === 'P-256' ? { crv, kty, x, y } : { crv, kty, x };
-      const thumbprint = createHash('sha256').update(JSON.stringify(members)).digest('base64url');
-      return [thumbprint, { key, algorithm: crv === 'P-256' ? 'ES256' : 'EdDSA' }];
-    }),
-  );
-}
+const kind: Signed = {
+  typ: 'ota-manifest+jws',
+  algorithms: ['ES256', 'EdDSA'],
+  signer: 'release',
+  malformed: 'MALFORMED_MANIFEST',
+  unknownKey: 'UNKNOWN_KEY',
+  wrongAlgorithm: 'WRONG_ALGORITHM',
+  badSignature: 'BAD_SIGNATURE',
+};
 
 /**
- * The content of a manifest, JWS in its compact form (RFC 7515), once its signature has proved right. Throws `JobRefused`.
- * Whether it fits is another question.
+ * The content of a manifest, once its signature has proved right. Throws `JobRefused`. Whether it fits is another
+ * question.
  */
-export function openManifest(jws: string, keys: ReleaseKeys): Manifest {
-  const parts = jws.split('.');
-  const [header = '', payload = '', signature = ''] = parts;
-  if (parts.length !== 3 || !parts.every((part) => /^[\w-]+$/.test(part))) throw malformed('not a compact JWS');
-  const { alg, typ, kid, crit } = parseObject(header);
-  const known = typeof kid === 'string' ? keys.get(kid) : undefined;
-  if (!known) throw new JobRefused('UNKNOWN_KEY', `no release key ${String(kid)} on this device`);
-  if (alg !== known.algorithm) throw new JobRefused('WRONG_ALGORITHM', `this key signs with ${known.algorithm}`);
-  if (typ !== 'ota-manifest+jws') throw malformed(`typ is ${String(typ)}`);
-  if (crit !== undefined) throw malformed('crit is not understood');
-  const signed = Buffer.from(`${header}.${payload}`);
-  if (!isSignedBy(known, signed, Buffer.from(signature, 'base64url')))
-    throw new JobRefused('BAD_SIGNATURE', 'the signature is not that of the release key');
-  const { data, error } = manifestSchema.safeParse(parseObject(payload));
-  if (!data) throw malformed(error.issues.map(({ path, message }) => `${path.join('.')} ${message}`).join('; '));
-  return data;
+export function openManifest(jws: string, keys: PublicKeys): Manifest {
+  const { data, error } = manifestSchema.safeParse(openJws(jws, keys, kind));
+  if (data) return data;
+  const faults = error.issues.map(({ path, message }) => `${path.join('.')} ${message}`);
+  throw new JobRefused(kind.malformed, faults.join('; '));
 }
 
 /** Throws `JobRefused` unless the manifest is for this device as it is now. */
@@ -85,28 +59,9 @@ export function requireFit(manifest: Manifest, device: Fit): void {
   if (product !== device.product) throw new JobRefused('WRONG_PRODUCT', `${product} is not ${device.product}`);
   if (!hardware.includes(device.hardware))
     throw new JobRefused('WRONG_HARDWARE', `${device.hardware} is none of ${hardware.join(', ')}`);
-  if (Date.parse(expires) <= Date.now()) throw new JobRefused('EXPIRED', `the manifest was good until ${expires}`);
+  if (Date.parse(expires) <= device.nowMs) throw new JobRefused('EXPIRED', `the manifest was good until ${expires}`);
   if (allowedFrom && !allowedFrom.includes(device.version))
     throw new JobRefused('WRONG_VERSION', `${device.version} is none of ${allowedFrom.join(', ')}`);
   if (securityCounter < device.counter && !downgrade)
     throw new JobRefused('COUNTER_TOO_LOW', `${securityCounter} is below ${device.counter}`);
-}
-
-/** ES256 (RFC 7518 3.4): r and s side by side, not DER. EdDSA (RFC 8037): Ed25519 over the bytes themselves. */
-function isSignedBy({ key, algorithm }: ReleaseKey, signed: Buffer, signature: Buffer): boolean {
-  return algorithm === 'ES256'
-    ? verify('sha256', signed, { key, dsaEncoding: 'ieee-p1363' }, signature)
-    : verify(null, signed, key, signature);
-}
-
-const malformed = (why: string) => new JobRefused('MALFORMED_MANIFEST', why);
-
-function parseObject(part: string): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(Buffer.from(part, 'base64url').toString());
-    if (typeof value === 'object' && value !== null) return { ...value };
-  } catch {
-    // said below
-  }
-  throw malformed('not JSON');
 }

@@ -4,7 +4,8 @@ import { link, mkdir, open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { removeDurably, renameDurably, writeDurably } from './device-disk.ts';
-import { openManifest, type Manifest, type ReleaseKeys } from './device-manifest.ts';
+import type { PublicKeys } from './device-jws.ts';
+import { openManifest, type Manifest } from './device-manifest.ts';
 import type { Power } from './device-power.ts';
 import { readFileIfThere } from './secret-files.ts';
 
@@ -53,7 +54,7 @@ export type Slots = {
 export type SlotsDeps = {
   folder: string;
   factory: { version: string; securityCounter?: number };
-  keys: ReleaseKeys;
+  keys: PublicKeys;
   power: Power;
 };
 

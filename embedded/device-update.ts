@@ -5,7 +5,8 @@ import { download, DownloadFailed } from './device-download.ts';
 import { nameOf, type Job, type Verdict } from './device-job-journal.ts';
 import type { Fetch } from './device-http.ts';
 import type { JobDocument } from './device-job-documents.ts';
-import { openManifest, type Manifest, type ReleaseKeys } from './device-manifest.ts';
+import type { PublicKeys } from './device-jws.ts';
+import { openManifest, type Manifest } from './device-manifest.ts';
 import type { Power } from './device-power.ts';
 import type { Slots } from './device-slots.ts';
 import type { Behaviour } from './device.ts';
@@ -15,7 +16,7 @@ export type Phase = 'DOWNLOADING' | 'DOWNLOADED' | 'INSTALLING' | 'REBOOTING' | 
 export type UpdateDeps = {
   folder: string;
   slots: Slots;
-  keys: ReleaseKeys;
+  keys: PublicKeys;
   fetch: Fetch;
   behaviour: Behaviour;
   power: Power;
@@ -24,11 +25,13 @@ export type UpdateDeps = {
   report: (phase: Phase, details?: Record<string, string>) => Promise<boolean>;
   /** Says which version has booted, once per power-on. */
   tellVersion: () => Promise<void>;
-  /** A new address for the artifact; undefined when the server wants no more of the job. */
-  renew: () => Promise<string | undefined>;
+  /** The document was given in an earlier life, so its order may be over: it is asked for anew. */
+  resumed: boolean;
+  /** The document with a new order and a new address, judged; undefined when the server wants no more of the job. */
+  renew: () => Promise<UpdateDocument | undefined>;
 };
 
-type UpdateDocument = Extract<JobDocument, { kind: 'update' }>;
+export type UpdateDocument = Extract<JobDocument, { kind: 'update' }>;
 
 /**
  * Takes an update as far as it can from where the disk says that it stands: download, install, reboot; once the new image
@@ -36,8 +39,8 @@ type UpdateDocument = Extract<JobDocument, { kind: 'update' }>;
  */
 export async function update(
   job: Job,
-  document: UpdateDocument,
-  { folder, slots, keys, fetch, behaviour, power, backOffMs, report, tellVersion, renew }: UpdateDeps,
+  given: UpdateDocument,
+  { folder, slots, keys, fetch, behaviour, power, backOffMs, report, tellVersion, resumed, renew }: UpdateDeps,
 ): Promise<Verdict | undefined> {
   const name = nameOf(job);
   const downloads = join(folder, 'download');
@@ -49,12 +52,13 @@ export async function update(
   const outcome = slots.outcomeOf(name);
   if (outcome) return outcome.failed === undefined ? succeeded(running.version) : fellBack(outcome.failed);
   if (running.trial === name) return verify();
+  const document = resumed ? await renew() : given;
+  if (!document) return undefined;
   const manifest = openManifest(document.manifest, keys);
-  const { sha256, size } = manifest.artifact;
-  if (running.sha256 === sha256) return succeeded(running.version);
+  if (running.sha256 === manifest.artifact.sha256) return succeeded(running.version);
   if (behaviour.updates === 'lying') return lie(manifest);
   if (!(await slots.otherHolds(document.manifest))) {
-    const installed = await install(manifest);
+    const installed = await install(manifest, document);
     if (installed !== true) return installed;
   }
   await rm(downloads, { recursive: true, force: true });
@@ -62,18 +66,27 @@ export async function update(
   await slots.arm(name);
   return power.reboot();
 
-  async function install(wanted: Manifest): Promise<true | Verdict | undefined> {
+  async function install(
+    wanted: Manifest,
+    { manifest: jws, artifact }: UpdateDocument,
+  ): Promise<true | Verdict | undefined> {
     if (!(await report('DOWNLOADING'))) return undefined;
     await slow();
-    const from = { folder: downloads, sha256, size, address: document.artifact.url };
-    const file = await download({ ...from, renew, fetch, power, backOffMs }).catch((error: unknown) => {
+    const from = {
+      folder: downloads,
+      sha256: wanted.artifact.sha256,
+      size: wanted.artifact.size,
+      address: artifact.url,
+    };
+    const renewAddress = async () => (await renew())?.artifact.url;
+    const file = await download({ ...from, renew: renewAddress, fetch, power, backOffMs }).catch((error: unknown) => {
       if (error instanceof DownloadFailed) return failed('DOWNLOADING', error.message);
       throw error;
     });
     if (typeof file !== 'string') return file;
     if (!(await report('DOWNLOADED')) || !(await report('INSTALLING'))) return undefined;
     await slow();
-    await slots.install(file, document.manifest, wanted);
+    await slots.install(file, jws, wanted);
     return true;
   }
 

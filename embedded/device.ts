@@ -22,6 +22,8 @@ export type Behaviour = {
   updates: 'good' | 'bad' | 'silent' | 'lying' | 'flapping' | 'refusing';
   /** Milliseconds for which a flapping device stays with the new image. */
   flapsAfterMs: number;
+  /** Milliseconds by which its clock is ahead; below 0 when it is behind. */
+  clockAheadMs: number;
 };
 
 /** What a device left the factory with. */
@@ -33,6 +35,8 @@ export type Software = {
   securityCounter?: number;
   /** Public keys, PEM: by whose signature it knows a manifest. */
   releaseKeys: string[];
+  /** Public keys, PEM: by whose signature it knows what it is to install now. */
+  orderKeys: string[];
 };
 
 export type DeviceOptions = {
@@ -100,13 +104,13 @@ const goodbyeWithinMs = 1_000;
 /**
  * A simulated device, and an honest one: it has a disk of its own, knows the public contract and nothing else, and comes
  * to the fleet over TLS and MQTT. It enrols once, reconnects for ever, carries each command out once, and updates itself
- * by what its release keys have signed.
+ * by what a release key has signed and an order key told it to install now.
  */
 export function createDevice(given: DeviceOptions): Device {
   const options = { protocolVersion: 5 as const, sessionSeconds: 3_600, backOffMs: 500, ...given };
   const events = new EventEmitter<DeviceEvents>();
   const folder = openDeviceFolder(options.folder);
-  const behaviour: Behaviour = { slowMs: 0, lossy: 0, updates: 'good', flapsAfterMs: 1_000 };
+  const behaviour: Behaviour = { slowMs: 0, lossy: 0, updates: 'good', flapsAfterMs: 1_000, clockAheadMs: 0 };
   let intents: Intent[] = [];
   let online = true;
   let reach = new AbortController();

@@ -16,9 +16,12 @@ const { values } = parseArgs({
     count: { type: 'string' },
     /** PEM, the public half: whose manifests they take. */
     'release-key': { type: 'string' },
+    /** The same: whose orders they take. */
+    'order-key': { type: 'string', multiple: true },
   },
 });
 const { stack: file = '.longhaul/stack.json', folder = '.longhaul/devices', count = '1' } = values;
+const { 'order-key': orderKeys = [] } = values;
 const releaseKeys = values['release-key'] === undefined ? [] : [values['release-key']];
 
 const { mqtt, authority, claim } = await readStackFile(file);
@@ -31,7 +34,7 @@ const devices = Array.from({ length: Number(count) }, (_, index) => {
     claim,
     template: claim.template,
     parameters: { serial },
-    software: { product, hardware, version: factoryVersion, releaseKeys },
+    software: { product, hardware, version: factoryVersion, releaseKeys, orderKeys },
     behaviour: { updates: serial === unluckySerial ? 'bad' : 'good' },
   });
   const log = (event: string) => (detail?: unknown) =>

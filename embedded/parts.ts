@@ -1,8 +1,9 @@
 import { join } from 'node:path';
 import { Connection } from '@temporalio/client';
 import { searchAttributes } from '../workflows/search-attributes.ts';
+import type { Api } from './api-requests.ts';
 import { say, warn } from './console.ts';
-import { ensureReleaseKey } from './demonstration.ts';
+import { ensureReleaseKey, listOrderKeys } from './demonstration.ts';
 import { keepNodeRunning, pidFileOf, rootFolder } from './node-parts.ts';
 import type { PortName } from './options.ts';
 import { stopRecorded } from './pid-files.ts';
@@ -171,9 +172,10 @@ export async function bringUpApi({ up, dataDir, ports, signal }: PartsDeps, env:
 }
 
 /** They know the stack file and the public contract; nothing of the environment. */
-export async function bringUpDevices({ up, dataDir, signal }: PartsDeps, count: number) {
+export async function bringUpDevices({ up, dataDir, signal }: PartsDeps, api: Api, count: number) {
   const folder = join(dataDir, 'devices');
   const { publicKeyPem } = await ensureReleaseKey(dataDir);
+  const orderKeys = await listOrderKeys(api);
   const devices = {
     name: 'devices',
     entry: 'embedded/devices.ts',
@@ -185,6 +187,7 @@ export async function bringUpDevices({ up, dataDir, signal }: PartsDeps, count: 
       '--count',
       String(count),
       `--release-key=${publicKeyPem}`,
+      ...orderKeys.map((pem) => `--order-key=${pem}`),
     ],
     env: { PATH: process.env['PATH'] },
     ready: async () => true,

@@ -58,7 +58,7 @@ async function run(options: StackOptions): Promise<void> {
     talk.abort();
     return talking;
   });
-  if (options.devices > 0) await bringUpDevices(parts, options.devices);
+  if (options.devices > 0) await bringUpDevices(parts, stack.api, options.devices);
 
   const seconds = (performance.now() / 1000).toFixed(1);
   say('longhaul', strong(`ready in ${seconds} s`) + faint('; ctrl-C ends it'));

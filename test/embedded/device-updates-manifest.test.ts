@@ -1,26 +1,16 @@
 import { createHmac, createPrivateKey, generateKeyPairSync } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
-import { JobRefused, openManifest, readReleaseKeys, requireFit } from '../../embedded/device-manifest.ts';
+import { readPublicKeys } from '../../embedded/device-jws.ts';
+import { openManifest, requireFit } from '../../embedded/device-manifest.ts';
 import { signManifest } from '../../pki/manifests.ts';
-import { contentOf, hardware, makeReleaseKey, manifestOf, product } from './releases.ts';
+import { contentOf, hardware, makeReleaseKey, manifestOf, product, refusal } from './releases.ts';
 
 const key = makeReleaseKey();
 const edwards = makeReleaseKey('EdDSA');
 const stranger = makeReleaseKey();
-const keys = readReleaseKeys([key.publicKeyPem, edwards.publicKeyPem]);
+const keys = readPublicKeys([key.publicKeyPem, edwards.publicKeyPem]);
 const manifest = manifestOf(contentOf(Buffer.from('an image')));
 const good = key.sign(manifest);
-
-/** The code with which the device refuses, or undefined. */
-function refusal(work: () => unknown): string | undefined {
-  try {
-    work();
-    return undefined;
-  } catch (error) {
-    if (error instanceof JobRefused) return error.message.split(':')[0] ?? '';
-    throw error;
-  }
-}
 
 describe('a device takes a manifest', () => {
   test.each([
@@ -38,7 +28,7 @@ describe('a device takes a manifest', () => {
       publicKeyEncoding: { type: 'spki', format: 'pem' },
     });
     const jws = await signManifest(Buffer.from(JSON.stringify(manifest)), createPrivateKey(privateKey));
-    expect(openManifest(jws, readReleaseKeys([publicKey])).product).toBe(product);
+    expect(openManifest(jws, readPublicKeys([publicKey])).product).toBe(product);
   });
 
   test('and no other', () => {
@@ -97,7 +87,7 @@ describe('a device takes a manifest', () => {
   });
 
   test('that fits what it is', () => {
-    const device = { product, hardware, version: '1.5.0', counter: 7 };
+    const device = { product, hardware, version: '1.5.0', counter: 7, nowMs: Date.parse('2027-01-01T00:00:00Z') };
     const fits = (change: object) =>
       refusal(() => requireFit(openManifest(key.sign({ ...manifest, securityCounter: 7, ...change }), keys), device));
     expect(fits({})).toBeUndefined();
@@ -106,7 +96,8 @@ describe('a device takes a manifest', () => {
     expect(fits({ product: 'valve-firmware' })).toBe('WRONG_PRODUCT');
     expect(fits({ hardware: ['rev-a'] })).toBe('WRONG_HARDWARE');
     expect(fits({ hardware: [] })).toBe('WRONG_HARDWARE');
-    expect(fits({ expires: '2020-01-01T00:00:00Z' })).toBe('EXPIRED');
+    expect(fits({ expires: '2027-01-01T00:00:01Z' })).toBeUndefined();
+    expect(fits({ expires: '2027-01-01T00:00:00Z' })).toBe('EXPIRED');
     expect(fits({ allowedFrom: ['1.4.0'] })).toBe('WRONG_VERSION');
     expect(fits({ allowedFrom: [] })).toBe('WRONG_VERSION');
     expect(fits({ securityCounter: 6 })).toBe('COUNTER_TOO_LOW');
@@ -118,6 +109,6 @@ describe('a device takes a manifest', () => {
       publicKeyEncoding: { type: 'spki', format: 'pem' },
       privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
     });
-    expect(() => readReleaseKeys([publicKey])).toThrow('P-256 or Ed25519');
+    expect(() => readPublicKeys([publicKey])).toThrow('P-256 or Ed25519');
   });
 });

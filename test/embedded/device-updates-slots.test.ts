@@ -3,14 +3,15 @@ import { EventEmitter } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, inject, test } from 'vitest';
-import { openManifest, readReleaseKeys } from '../../embedded/device-manifest.ts';
+import { readPublicKeys } from '../../embedded/device-jws.ts';
+import { openManifest } from '../../embedded/device-manifest.ts';
 import { switchOn, type PowerStep } from '../../embedded/device-power.ts';
 import { boot, type Slots } from '../../embedded/device-slots.ts';
 import type { DeviceEvents } from '../../embedded/device.ts';
 import { contentOf, makeReleaseKey, manifestOf } from './releases.ts';
 
 const key = makeReleaseKey();
-const keys = readReleaseKeys([key.publicKeyPem]);
+const keys = readPublicKeys([key.publicKeyPem]);
 const factory = { version: '1.0.0', securityCounter: 3 };
 
 function makeDisk() {

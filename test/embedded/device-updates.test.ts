@@ -6,6 +6,7 @@ import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { executions } from '../../db/rollout-schema.ts';
 import { eventually } from '../support/eventually.ts';
+import { softwareOf } from './releases.ts';
 import { openWorkshop, type Workshop } from './updating.ts';
 
 const phases = ['DOWNLOADING', 'DOWNLOADED', 'INSTALLING', 'REBOOTING', 'VERIFYING'];
@@ -140,9 +141,8 @@ describe('a simulated device', () => {
     ['version', 'WRONG_VERSION', { allowedFrom: ['0.9.0'] }],
     ['time', 'EXPIRED', { expires: '2020-01-01T00:00:00Z' }],
   ])('rejects what does not fit its %s', async (_, code, change) => {
-    const { key } = shop;
-    const software = { product: 'pump-firmware', hardware: 'rev-c', version: '1.0.0', securityCounter: 5 };
-    const device = await shop.makeDevice({ software: { ...software, releaseKeys: [key.publicKeyPem] } });
+    const software = { ...softwareOf(shop.key, shop.orderKey), securityCounter: 5 };
+    const device = await shop.makeDevice({ software });
     const { document } = shop.makeRelease(image(), { securityCounter: 5, ...change });
     const jobId = await shop.give(device, document);
     await shop.expectExecution(jobId, { status: 'REJECTED' });

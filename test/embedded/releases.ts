@@ -1,10 +1,13 @@
 import { createHash, generateKeyPairSync, sign, type KeyObject } from 'node:crypto';
+import { JobRefused } from '../../embedded/device-refusal.ts';
 import type { Software } from '../../embedded/device.ts';
 
 export type Content = { sha256: string; size: number; bytes: Buffer };
 
+/** It signs manifests, or orders. */
 export type ReleaseKey = {
   publicKeyPem: string;
+  privateKey: KeyObject;
   kid: string;
   /** A compact JWS, made by hand so that it can be wrong in any way. */
   sign(payload: unknown, header?: object): string;
@@ -14,11 +17,12 @@ export const product = 'pump-firmware';
 export const hardware = 'rev-c';
 
 /** What a device of the tests leaves the factory with. */
-export const softwareOf = (...keys: ReleaseKey[]): Software => ({
+export const softwareOf = (releaseKey: ReleaseKey, orderKey: ReleaseKey): Software => ({
   product,
   hardware,
   version: '1.0.0',
-  releaseKeys: keys.map(({ publicKeyPem }) => publicKeyPem),
+  releaseKeys: [releaseKey.publicKeyPem],
+  orderKeys: [orderKey.publicKeyPem],
 });
 
 export function contentOf(bytes: Buffer): Content {
@@ -44,6 +48,7 @@ export function makeReleaseKey(algorithm: 'ES256' | 'EdDSA' = 'ES256'): ReleaseK
   const kid = createHash('sha256').update(JSON.stringify(members)).digest('base64url');
   return {
     publicKeyPem: publicKey.export({ type: 'spki', format: 'pem' }),
+    privateKey,
     kid,
     sign(payload, header = {}) {
       const protectedHeader = { alg: algorithm, typ: 'ota-manifest+jws', kid, ...header };
@@ -58,4 +63,15 @@ const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('
 function signatureOf(signed: string, key: KeyObject): string {
   const algorithm = key.asymmetricKeyType === 'ed25519' ? null : 'sha256';
   return sign(algorithm, Buffer.from(signed), { key, dsaEncoding: 'ieee-p1363' }).toString('base64url');
+}
+
+/** The code with which the device refuses, or undefined. */
+export function refusal(work: () => unknown): string | undefined {
+  try {
+    work();
+    return undefined;
+  } catch (error) {
+    if (error instanceof JobRefused) return error.message.split(':')[0] ?? '';
+    throw error;
+  }
 }

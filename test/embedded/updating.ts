@@ -8,6 +8,7 @@ import { deviceSoftware, executions, jobs } from '../../db/rollout-schema.ts';
 import { createDevice, type Device, type DeviceOptions } from '../../embedded/device.ts';
 import type { GatewayDeps } from '../../gateway/gateway.ts';
 import { localWire } from '../../gateway/wire.ts';
+import { createOrderSigner } from '../../pki/orders.ts';
 import { makeDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { createFleet, startTestGateway, type Fleet, type GatewayRig } from '../support/gateway.ts';
@@ -23,12 +24,18 @@ export type Workshop = AsyncDisposable & {
   gateway: GatewayRig;
   artifacts: Artifacts;
   key: ReleaseKey;
+  orderKey: ReleaseKey;
+  /** Moves the clock of the gateway that signs orders. */
+  turnOrders(aheadMs: number): void;
   /** Registered and started. */
   makeDevice(options?: Partial<DeviceOptions>): Promise<Updating>;
   /** An image that is served, and the document of a job that is to install it. */
   makeRelease(bytes: Buffer, change?: object): Content & { document: object };
-  /** Has the device do this, as a rollout does: gives the job's id. */
-  give(device: Updating, document: unknown): Promise<string>;
+  /**
+   * Has the device do this, as a rollout does: gives the job's id. A document with a manifest comes with an order; one that
+   * is made for the job's id comes as it is.
+   */
+  give(device: Updating, document: object | string | ((jobId: string) => Promise<object>)): Promise<string>;
   /** Another attempt at a job. */
   giveAgain(device: Updating, jobId: string, attempt: number): Promise<void>;
   executionOf(jobId: string, attempt?: number): Promise<typeof executions.$inferSelect | undefined>;
@@ -48,11 +55,15 @@ export async function openWorkshop(
   const fleet = await createFleet(db);
   const artifacts = rig.use(await serveArtifacts());
   let signed = 0;
+  let aheadMs = 0;
+  const orderKey = makeReleaseKey();
+  const now = () => Date.now() + aheadMs;
   const gateway = rig.use(
     await startTestGateway(fleet, {
       wire,
       signAddress: ({ sha256, deviceId, jobId }) =>
         `${artifacts.url}/artifacts/${sha256}?device=${deviceId}&job=${jobId}&serial=${(signed += 1)}`,
+      signOrder: await createOrderSigner({ privateKey: orderKey.privateKey, lifetimeSeconds: 3_600, now }),
       ...(await optionsFor(fleet)),
     }),
   );
@@ -80,6 +91,8 @@ export async function openWorkshop(
     gateway,
     artifacts,
     key,
+    orderKey,
+    turnOrders: (ms) => void (aheadMs = ms),
     executionOf,
     async makeDevice(change = {}) {
       const { deviceId: id, name, certificate, privateKey } = await fleet.makeDevice();
@@ -95,7 +108,7 @@ export async function openWorkshop(
         template: 'default',
         parameters: {},
         backOffMs: 20,
-        software: softwareOf(key),
+        software: softwareOf(key, orderKey),
         ...change,
       });
       const said: string[] = [];
@@ -121,9 +134,12 @@ export async function openWorkshop(
       };
       return { ...content, document };
     },
-    async give(device, document) {
+    async give(device, asked) {
       const jobId = randomUUIDv7();
-      await db.insert(jobs).values({ id: jobId, rolloutId: randomUUIDv7(), document: JSON.stringify(document) });
+      const document = JSON.stringify(typeof asked === 'function' ? await asked(jobId) : asked);
+      const isOfRelease = typeof asked === 'object' && 'manifest' in asked && asked.manifest !== undefined;
+      const releaseId = isOfRelease ? randomUUIDv7() : null;
+      await db.insert(jobs).values({ id: jobId, rolloutId: randomUUIDv7(), document, releaseId });
       await db.insert(executions).values({ jobId, deviceId: device.id, attempt: 1, status: 'QUEUED' });
       await tell(device.id);
       return jobId;
