@@ -11,7 +11,7 @@ import { listWaves, saveWaves, type WaveRow } from '../db/waves.ts';
 import { admit } from './rollout-admission.ts';
 import { apply, decide, type Decision, type Standing } from './rollout-decisions.ts';
 import { enlistLater } from './rollout-enlisting.ts';
-import { sendBack } from './rollout-undo.ts';
+import { sendBack, stoppedStatuses, strand } from './rollout-undo.ts';
 
 export type Locked = NonNullable<Awaited<ReturnType<typeof lockRollout>>> & { at: Date; waves: WaveRow[] };
 
@@ -49,6 +49,7 @@ export async function review(tx: Db, rolloutId: string, clock?: () => Date): Pro
   await expireExecutions(tx, scope);
   const more = await wind(tx, locked);
   const unaware = await judge(tx, locked);
+  if (rollout.state === 'UNDOING' && rollout.sentBackAt !== null) unaware.push(...(await strand(tx, locked)));
   const newcomers = await enlistLater(tx, locked);
   const underWay = await measureUnderWay(tx, { ...scope, verifyWithinSeconds: timers.verifyWithinSeconds });
   const isWound = !more && underWay.parts.length === 0;
@@ -86,8 +87,7 @@ const enlistAt = ({ plan, state, enlistedAt }: RolloutRow) =>
 /** Takes back what is not to happen any more. True when there may be more of it. */
 async function wind(tx: Db, { rollout, at, waves }: Locked): Promise<boolean> {
   if (rollout.state !== 'STOPPING' && rollout.state !== 'UNDOING') return false;
-  const statuses = rollout.plan.stopping === 'all' ? ['QUEUED', 'IN_PROGRESS'] : ['QUEUED'];
-  await cancelExecutions(tx, { rolloutId: rollout.id, at, statuses });
+  await cancelExecutions(tx, { rolloutId: rollout.id, at, statuses: stoppedStatuses(rollout) });
   const closed = await closeScheduled(tx, { rolloutId: rollout.id, at, limit: closedAtOnce });
   for (const { wave, devices } of closed) {
     count(waves, { wave, direction: 'FORWARD', verdict: 'CANCELED', devices });

@@ -2,7 +2,7 @@ import { randomUUIDv7 } from 'node:crypto';
 import type { Db } from '../db/client.ts';
 import { findJob, insertJobs } from '../db/jobs.ts';
 import { documentOf } from '../db/release-documents.ts';
-import { listPreviousVersions, turnAround, type WayBack } from '../db/rollout-endings.ts';
+import { listPreviousVersions, strandTargets, turnAround, type WayBack } from '../db/rollout-endings.ts';
 import { findReleasesOf } from '../db/rollout-releases.ts';
 import type { Locked } from './rollout-review.ts';
 
@@ -35,8 +35,31 @@ export async function sendBack(tx: Db, { rollout, release, waves, at }: Locked):
     const row = waves.find(({ number }) => number === wave);
     if (!row) continue;
     row.undoTargets += devices;
-    if (stuck > 0) row.undoVerdicts = { ...row.undoVerdicts, CANNOT_UNDO: (row.undoVerdicts.CANNOT_UNDO ?? 0) + stuck };
+    countStuck(row, stuck);
   }
+}
+
+/**
+ * Stops the way back to a release that was revoked after its devices were turned around: a device is no more sent to what
+ * is bad than brought to it. Who is installing it already may end, unless the plan stops those too. Gives the devices that
+ * do not know yet that their execution has ended.
+ */
+export async function strand(tx: Db, { rollout, waves, at }: Locked): Promise<string[]> {
+  const stranded = await strandTargets(tx, { rolloutId: rollout.id, at, statuses: stoppedStatuses(rollout) });
+  for (const { wave, devices } of stranded) {
+    const row = waves.find(({ number }) => number === wave);
+    if (row) countStuck(row, devices);
+  }
+  return stranded.flatMap(({ unaware }) => unaware);
+}
+
+/** What is taken back when the rollout, or the way back to a release, stops. */
+export const stoppedStatuses = ({ plan }: Locked['rollout']) =>
+  plan.stopping === 'all' ? ['QUEUED', 'IN_PROGRESS'] : ['QUEUED'];
+
+function countStuck(row: Locked['waves'][number], devices: number): void {
+  if (devices === 0) return;
+  row.undoVerdicts = { ...row.undoVerdicts, CANNOT_UNDO: (row.undoVerdicts.CANNOT_UNDO ?? 0) + devices };
 }
 
 type Candidate = Awaited<ReturnType<typeof findReleasesOf>>[number];

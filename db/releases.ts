@@ -108,7 +108,10 @@ export async function revokeRelease(
   return db.transaction(async (tx) => (await revokeReleases(tx, actor, eq(releases.id, id), revocation))[0]);
 }
 
-/** Revokes those that are not revoked, and pokes every rollout of them that is not finished. Run it in a transaction. */
+/**
+ * Revokes those that are not revoked, and pokes every rollout that is not finished and brings them, or takes devices back to
+ * them. Run it in a transaction.
+ */
 export async function revokeReleases(
   db: Db,
   actor: Actor,
@@ -121,12 +124,15 @@ export async function revokeReleases(
     .where(and(which, isNull(releases.revokedAt)))
     .returning();
   if (revoked.length === 0) return [];
+  const ids = sql.param(revoked.map(({ id }) => id));
   await db.execute(sql`
     insert into outbox (shard, kind, workflow_id, name, argument)
     select outbox_shard(workflow_id), 'signal', workflow_id, ${poke.signal}::text, '{}'
     from (
       select ${poke.workflowIdPrefix}::text || id as workflow_id from rollouts
-      where release_id = any (${sql.param(revoked.map(({ id }) => id))}::uuid[]) and finished_at is null order by id
+      where finished_at is null
+        and (release_id = any (${ids}::uuid[]) or id in (select rollout_id from jobs where release_id = any (${ids}::uuid[])))
+      order by id
     ) open`);
   const entries = revoked.map(({ id }): AuditEntry => ({
     action: 'release.revoked',

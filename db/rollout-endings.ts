@@ -110,3 +110,49 @@ export async function turnAround(
     select wave, count(*)::int as devices, (count(*) filter (where job_id is null))::int as stuck
     from runs group by wave`);
 }
+
+export type Stranded = {
+  wave: number;
+  devices: number;
+  /** Those whose execution was taken back, and who do not know it yet. */
+  unaware: string[];
+};
+
+/**
+ * Ends the way back of devices whose old release was revoked since they were turned around, as CANNOT_UNDO: those that are
+ * not told yet or wait for another attempt, and those whose execution stands at one of these statuses, which is canceled.
+ */
+export async function strandTargets(
+  db: Db,
+  { rolloutId, at, statuses }: { rolloutId: string; at: Date; statuses: string[] },
+): Promise<Stranded[]> {
+  return executePrepared<Stranded>(
+    db,
+    sql`
+    with lost as materialized (
+      select j.id, r.version from jobs j join releases r on r.id = j.release_id
+      where j.rollout_id = ${rolloutId}::uuid and r.revoked_at is not null
+    ), ending as (
+      select e.job_id, e.device_id, e.attempt, 'CANCELED'::text as status, 'the release was revoked' as reason,
+        ${isHead(sql`e`)} as head
+      from rollout_targets t
+      join executions e on e.job_id = t.job_id and e.device_id = t.device_id and e.attempt = t.attempt
+      where t.rollout_id = ${rolloutId}::uuid and t.state = 'IN_FLIGHT' and t.direction = 'BACK'
+        and t.job_id = any (array(select id from lost)) and e.status = any (${sql.param(statuses)}::text[])
+      order by e.job_id, e.device_id for update of e
+    ), ${endingExecutions({ rolloutId, at })}, stranded as (
+      update rollout_targets t
+      set state = 'DONE', undo_verdict = 'CANNOT_UNDO', judged_at = ${at.toISOString()}::timestamptz,
+        reason = format('it cannot go back to %s: that release was revoked', l.version)
+      from lost l
+      where t.rollout_id = ${rolloutId}::uuid and t.direction = 'BACK' and t.job_id = l.id
+        and (t.state in ('SCHEDULED', 'RETRYING')
+          or (t.state = 'IN_FLIGHT' and t.device_id = any (array(select device_id from ended))))
+      returning t.wave, t.device_id
+    )
+    select wave, count(*)::int as devices,
+      coalesce(array_agg(s.device_id::text) filter (where e.device_id is not null), '{}') as unaware
+    from stranded s left join ended e on e.device_id = s.device_id
+    group by wave`,
+  );
+}

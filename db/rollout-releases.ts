@@ -2,7 +2,10 @@ import { and, desc, eq, exists, inArray, isNull } from 'drizzle-orm';
 import type { Db } from './client.ts';
 import { artifacts, deviceSoftware, releases } from './rollout-schema.ts';
 
-/** The releases of a product that have these versions and are not revoked, each with its artifact's size. */
+/**
+ * The releases of a product that have these versions and are not revoked, each with its artifact's size. Who revokes one
+ * waits for this transaction, and so sees the jobs that it makes of them.
+ */
 export async function findReleasesOf(db: Db, product: string, versions: string[]) {
   if (versions.length === 0) return [];
   const isWanted = and(eq(releases.product, product), inArray(releases.version, versions), isNull(releases.revokedAt));
@@ -10,7 +13,8 @@ export async function findReleasesOf(db: Db, product: string, versions: string[]
     .select({ release: releases, size: artifacts.size })
     .from(releases)
     .innerJoin(artifacts, eq(artifacts.sha256, releases.artifact))
-    .where(isWanted);
+    .where(isWanted)
+    .for('share', { of: releases });
   return rows.map(({ release, size }) => ({ ...release, size }));
 }
 
