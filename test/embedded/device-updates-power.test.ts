@@ -29,6 +29,8 @@ async function cutOnce(device: Updating, step: PowerStep, document: object): Pro
   await eventually(() => !existsSync(join(device.folder, 'job.json')));
   expect(cuts).toEqual([step]);
   expect(await shop.db.select().from(executions).where(eq(executions.jobId, jobId))).toHaveLength(1);
+  // What it says again after a restart is the same request, and is answered as it was the first time.
+  expect(device.said.filter((said) => /[a-z]/.test(said))).toEqual([]);
   return jobId;
 }
 

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -124,6 +124,11 @@ describe('a simulated device', () => {
       'WRONG_ARTIFACT',
       { artifact: { name: '', sha256: 'b'.repeat(64), size: 1, url: 'http://127.0.0.1/' } },
     ],
+    [
+      'another artifact of the same size',
+      'WRONG_ARTIFACT',
+      { artifact: { name: '', sha256: 'b'.repeat(64), size: 100_000, url: 'http://127.0.0.1/' } },
+    ],
     ['an update without a manifest', 'UNKNOWN_DOCUMENT', { manifest: undefined }],
     ['nothing that it knows', 'UNKNOWN_DOCUMENT', { operation: 'make tea' }],
   ])('rejects %s, and does not begin', async (_, code, change) => {
@@ -209,6 +214,25 @@ describe('a simulated device', () => {
     device.behave({ lossy: 0.3 });
     const jobId = await shop.give(device, shop.makeRelease(image()).document);
     await shop.expectExecution(jobId, { status: 'SUCCEEDED' });
+  });
+
+  test('does not stay with an image whose trial no job in hand has asked for', async () => {
+    const device = await shop.makeDevice();
+    for (const version of ['2.0.0', '3.0.0']) {
+      const { document } = shop.makeRelease(image(), { version });
+      await shop.expectExecution(await shop.give(device, document), { status: 'SUCCEEDED' });
+    }
+    await device.stop();
+    const bootFile = join(device.folder, 'boot.json');
+    const armed = { active: 'a', counter: 0, trying: { slot: 'b', update: 'nobody-1', triesLeft: 3 } };
+    writeFileSync(bootFile, JSON.stringify(armed));
+    const versions: string[] = [];
+    device.events.on('booted', (version) => versions.push(version));
+    device.start();
+    await eventually(() => expect(versions).toEqual(['2.0.0', '3.0.0']));
+    const tried = { update: 'nobody-1', failed: expect.stringMatching('UNASKED') };
+    expect(JSON.parse(readFileSync(bootFile, 'utf8'))).toEqual({ active: 'a', counter: 0, tried });
+    expect(await shop.versionOf(device)).toBe('3.0.0');
   });
 
   test('keeps its disk to itself', async () => {
