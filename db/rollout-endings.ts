@@ -135,11 +135,12 @@ export async function strandTargets(
     ), ending as (
       select e.job_id, e.device_id, e.attempt, 'CANCELED'::text as status, 'the release was revoked' as reason,
         ${isHead(sql`e`)} as head
-      from rollout_targets t
-      join executions e on e.job_id = t.job_id and e.device_id = t.device_id and e.attempt = t.attempt
-      where t.rollout_id = ${rolloutId}::uuid and t.state = 'IN_FLIGHT' and t.direction = 'BACK'
-        and t.job_id = any (array(select id from lost)) and e.status = any (${sql.param(statuses)}::text[])
-      order by e.job_id, e.device_id for update of e
+      from (
+        select job_id, device_id, attempt from rollout_targets
+        where rollout_id = ${rolloutId}::uuid and state = 'IN_FLIGHT' and direction = 'BACK'
+          and job_id = any (array(select id from lost))
+        order by job_id, device_id
+      ) t cross join ${executionOf(sql`t`, sql`e.status = any (${sql.param(statuses)}::text[])`, sql`for update`)}
     ), ${endingExecutions({ rolloutId, at })}, stranded as (
       update rollout_targets t
       set state = 'DONE', undo_verdict = 'CANNOT_UNDO', judged_at = ${at.toISOString()}::timestamptz,
