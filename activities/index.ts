@@ -1,11 +1,15 @@
 import type { Deps } from './deps.ts';
 import { commandActivities } from './commands.ts';
+import { decommissionActivities } from './decommissions.ts';
 import { enrolmentActivities } from './enrolments.ts';
+import { revocationActivities } from './revocations.ts';
 import { rolloutActivities } from './rollouts.ts';
 
 export const createActivities = (deps: Deps) => ({
   ...enrolmentActivities(deps),
   ...commandActivities(deps),
+  ...revocationActivities(deps),
+  ...decommissionActivities(deps),
   ...rolloutActivities(deps),
 });
 

@@ -5,10 +5,12 @@ import type { Authority } from '../pki/authority.ts';
 import { artifactRoutes, artifactUploads } from './artifacts.ts';
 import { auditRoutes } from './audit.ts';
 import { authenticate } from './auth.ts';
+import { authorityEndingRoutes } from './authority-endings.ts';
 import { readBodies } from './bodies.ts';
 import { certificateRoutes } from './certificates.ts';
 import { claimRoutes } from './claims.ts';
 import { commandRoutes } from './commands.ts';
+import { decommissionRoutes } from './decommissions.ts';
 import { deviceRoutes } from './devices.ts';
 import { enrolmentRoutes } from './enrolments.ts';
 import type { StreamLimits } from './event-streams.ts';
@@ -23,6 +25,7 @@ import { answerProblem, Problem } from './problem.ts';
 import { limitRates } from './rates.ts';
 import { releaseKeyRoutes } from './release-keys.ts';
 import { releaseRoutes } from './releases.ts';
+import { trustFileRoutes } from './revocation-lists.ts';
 import { rolloutDecisionRoutes } from './rollout-decisions.ts';
 import { rolloutEventRoutes } from './rollout-events.ts';
 import { rolloutExecutionRoutes } from './rollout-executions.ts';
@@ -82,9 +85,7 @@ export function createApp(deps: Deps) {
   app.notFound((c) => answerProblem(c, new Problem('not-found', 'There is no such route.'), report));
 
   app.route('/', healthRoutes(deps));
-  app.get('/v1/authorities.pem', (c) =>
-    c.body(deps.authority.rootPem, 200, { 'Content-Type': 'application/pem-certificate-chain' }),
-  );
+  app.route('/', trustFileRoutes(deps));
 
   app.use(authenticate({ db }));
   app.use(limitRates({ perSecond: limits.requestsPerSecond }));
@@ -93,7 +94,7 @@ export function createApp(deps: Deps) {
   app.use(workOnce({ db, wire }));
 
   const routeDeps = { ...deps, findPage: createLists(deps) };
-  const nouns = [deviceRoutes, groupRoutes, templateRoutes, claimRoutes, serviceRoutes];
+  const nouns = [deviceRoutes, decommissionRoutes, groupRoutes, templateRoutes, claimRoutes, serviceRoutes];
   const software = [artifactRoutes, releaseKeyRoutes, releaseRoutes, orderKeyRoutes];
   const rollouts = [
     rolloutRoutes,
@@ -102,7 +103,7 @@ export function createApp(deps: Deps) {
     rolloutDecisionRoutes,
     rolloutEventRoutes,
   ];
-  const readers = [enrolmentRoutes, certificateRoutes, commandRoutes, auditRoutes];
+  const readers = [enrolmentRoutes, certificateRoutes, authorityEndingRoutes, commandRoutes, auditRoutes];
   for (const routes of [...nouns, ...software, ...rollouts, jobRoutes, ...readers]) app.route('/v1', routes(routeDeps));
   describeApi(app, deps.version);
   return app;

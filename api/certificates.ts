@@ -1,8 +1,12 @@
 import { createRoute, z } from '@hono/zod-openapi';
+import { askRevocation } from '../db/revocations.ts';
 import { certificateFields, findCertificate, listCertificates } from '../db/certificates.ts';
+import { revocationReasons, type RevocationReason } from '../pki/crl.ts';
+import { revokeCertificateId } from '../workflows/revoke-certificate.ts';
 import type { RouteDeps } from './app.ts';
+import { lifecycleOf } from './lifecycles.ts';
 import * as schemas from './schemas.ts';
-import { answer, listOf, listQuery, notFound, otherwise } from './schemas.ts';
+import { answer, body, listOf, listQuery, notFound, otherwise } from './schemas.ts';
 
 const tags = ['certificates'];
 
@@ -24,6 +28,16 @@ export const certificate = z
     revokedAt: schemas.instant.nullable(),
   })
   .openapi('Certificate');
+
+// The names of the table are its keys.
+const reasonNames = Object.keys(revocationReasons) as [RevocationReason, ...RevocationReason[]];
+
+export const revocationReason = z.enum(reasonNames).openapi('RevocationReason', {
+  description: 'Of RFC 5280. To shut a device out for a while, block it: a revocation is for good',
+});
+
+const revocation = z.strictObject({ reason: revocationReason }).openapi('Revocation');
+const revokedCertificate = certificate.extend({ lifecycle: schemas.lifecycle }).openapi('RevokedCertificate');
 
 const routes = {
   list: createRoute({
@@ -47,9 +61,20 @@ const routes = {
       ...otherwise,
     },
   }),
+  revoke: createRoute({
+    method: 'post',
+    path: '/certificates/{id}/revoke',
+    operationId: 'revokeCertificate',
+    summary: 'Ends a certificate at once and for good: its sessions are cut, and the revocation list tells of it',
+    description: `Denied when this is answered. Its lifecycle sees to it that sessions are cut, publishes the list, waits until
+every gateway has confirmed, and records the times in the audit. Asking again gives the same answer; the first reason stands.`,
+    tags,
+    request: { params: z.object({ id: schemas.certificateId }), body: body(revocation) },
+    responses: { 202: answer('Revoked; its lifecycle proves it', revokedCertificate), ...otherwise },
+  }),
 };
 
-export const certificateRoutes = ({ findPage }: RouteDeps) =>
+export const certificateRoutes = ({ findPage, ...temporal }: RouteDeps) =>
   schemas
     .createRouter()
     .openapi(routes.list, async (c) => {
@@ -64,6 +89,16 @@ export const certificateRoutes = ({ findPage }: RouteDeps) =>
       const row = await findCertificate(c.var.db, c.req.valid('param').id);
       if (!row) throw notFound();
       return c.json({ ...presentCertificate(row), pem: row.certificate.pem }, 200);
+    })
+    .openapi(routes.revoke, async (c) => {
+      const { id } = c.req.valid('param');
+      const workflow = { id: revokeCertificateId(id), name: 'revokeCertificate' };
+      const { reason } = c.req.valid('json');
+      if (!(await askRevocation(c.var.db, c.var.actor, { certificateId: id, reason, workflow }))) throw notFound();
+      c.var.tell({ feed: true });
+      const row = await findCertificate(c.var.db, id);
+      if (!row) throw notFound();
+      return c.json({ ...presentCertificate(row), lifecycle: lifecycleOf(temporal, workflow.id) }, 202);
     });
 
 type Row = NonNullable<Awaited<ReturnType<typeof findCertificate>>>;

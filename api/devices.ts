@@ -1,6 +1,7 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { createRoute, z } from '@hono/zod-openapi';
 import { certificateFields, listCertificates, type CertificatePage } from '../db/certificates.ts';
+import type { Db } from '../db/client.ts';
 import * as devices from '../db/devices.ts';
 import { listGroupsOf } from '../db/group-members.ts';
 import { readSoftware } from '../db/software.ts';
@@ -25,6 +26,9 @@ export const device = z
     attributes: schemas.attributes,
     createdAt: schemas.instant,
     updatedAt: schemas.instant,
+    decommissionedAt: schemas.instant
+      .nullable()
+      .openapi({ description: 'When it left the fleet: it is blocked for good, and its name stays taken' }),
   })
   .openapi('Device');
 
@@ -171,7 +175,7 @@ export const deviceRoutes = ({ findPage }: RouteDeps) =>
     .openapi(routes.unblock, async (c) => {
       const { name } = c.req.valid('param');
       const row = await devices.unblockDevice(c.var.db, c.var.actor, name);
-      if (!row) throw (await devices.findDevice(c.var.db, name)) ? conflict('The device is not blocked.') : notFound();
+      if (!row) throw await whyNotUnblocked(c.var.db, name);
       c.var.tell({ feed: true });
       return c.json(presentDevice(row), 200);
     })
@@ -186,10 +190,18 @@ export const deviceRoutes = ({ findPage }: RouteDeps) =>
       return c.json({ items: rows.map(presentCertificate) }, 200);
     });
 
-export const presentDevice = ({ createdAt, updatedAt, ...row }: devices.DeviceRow) => ({
+async function whyNotUnblocked(db: Db, name: string): Promise<Problem> {
+  const found = await devices.findDevice(db, name);
+  if (!found) return notFound();
+  const { decommissionedAt } = found.device;
+  return conflict(decommissionedAt ? 'The device was decommissioned, for good.' : 'The device is not blocked.');
+}
+
+export const presentDevice = ({ createdAt, updatedAt, decommissionedAt, ...row }: devices.DeviceRow) => ({
   ...row,
   createdAt: createdAt.toISOString(),
   updatedAt: updatedAt.toISOString(),
+  decommissionedAt: decommissionedAt?.toISOString() ?? null,
 });
 
 type FoundDevice = NonNullable<Awaited<ReturnType<typeof devices.findDevice>>>;

@@ -32,7 +32,7 @@ export async function api({ dataDir: folder, load, bare }: Rig) {
     API_REQUESTS_PER_SECOND: '1000000',
   };
   const { administratorKey: token } = await initialise(dataDir, env);
-  const ready = async () => (await fetch(`http://127.0.0.1:${apiPort}/v1/authorities.pem`)).ok;
+  const ready = async () => (await fetch(`http://127.0.0.1:${apiPort}/authorities.pem`)).ok;
   const { signal } = new AbortController();
   await using _ = await keepNodeRunning({ name: 'api', entry: 'api/server.ts', env, dataDir, ready, signal });
   const db = connect({ url: postgres.url, max: 1 });

@@ -10,6 +10,7 @@ import type { Row } from './measure.ts';
 import { memory } from './memory.ts';
 import { reconnects } from './reconnects.ts';
 import { reports } from './reports.ts';
+import { crl, revocations } from './revocations.ts';
 import { openRig, type Rig } from './rig.ts';
 import { actions, reference } from './rollouts/actions.ts';
 import { footprint, registered, waiting } from './rollouts/costs.ts';
@@ -27,6 +28,8 @@ import { describeMachine, tableOf, writeTable } from './table.ts';
  */
 const groups: Record<string, (rig: Rig) => Promise<Row[]>> = {
   certificates,
+  crl,
+  revocations,
   reports,
   reconnects,
   commands,

@@ -7,6 +7,9 @@ import { audit } from './schema.ts';
 /** Everything that the audit knows to say. Past tense; ids and names, never a secret; the subject is `<noun>/<id or name>`. */
 export type AuditEntry =
   | { action: 'authority.created'; subject: string; data: { kind: 'root' | 'issuing'; notAfter: string } }
+  | { action: 'authority.retired'; subject: string; data: Record<string, never> }
+  | { action: 'authority.revoked'; subject: string; data: { reason: string } }
+  | { action: 'authority.ending'; subject: string; data: { months: number; notAfter: string } }
   | { action: 'api-key.created' | 'api-key.revoked'; subject: string; data: { name: string } }
   | {
       action: 'template.created' | 'template.replaced' | 'template.deleted';
@@ -19,12 +22,19 @@ export type AuditEntry =
   | { action: 'device.registered'; subject: string; data: { template?: string; certificateId?: string } }
   | { action: 'device.changed'; subject: string; data: { attributes: string[] } }
   | { action: 'device.blocked' | 'device.unblocked'; subject: string; data: { reason?: string } }
+  | { action: 'device.decommissioned'; subject: string; data: Record<string, never> }
+  | { action: 'device.erased'; subject: string; data: { erased: Record<string, number>; unheard: string[] } }
   | { action: 'group.created' | 'group.changed'; subject: string; data: { filter?: string } }
   | { action: 'group.members-changed'; subject: string; data: { added: number; removed: number } }
   | { action: 'group.deleted'; subject: string; data: Record<string, never> }
   | { action: 'certificate.issued'; subject: string; data: { kind: string; claimId?: string; spkiSha256: string } }
   | { action: 'certificate.activated'; subject: string; data: { device: string } }
   | { action: 'certificate.revoked'; subject: string; data: { reason: string } }
+  | {
+      action: 'certificate.revocation-proven' | 'certificate.revocation-unconfirmed';
+      subject: string;
+      data: RevocationMeasured;
+    }
   | {
       action: 'enrolment.refused' | 'command.refused' | 'job.refused' | 'software.refused';
       subject: string;
@@ -56,6 +66,20 @@ export type AuditEntry =
   | { action: 'rollout.stopped'; subject: string; data: { inProgress: 'finish' | 'cancel' } }
   | { action: 'rollout.retried'; subject: string; data: { devices: number; kinds: string[] } }
   | { action: 'rollout.decided'; subject: string; data: { kind: string; words: string } };
+
+/** Times of a revocation, each as the database knows it; null is what did not happen. */
+type RevocationMeasured = {
+  reason: string;
+  askedAt: string | null;
+  revokedAt: string | null;
+  closedAt: string | null;
+  listedAt: string | null;
+  listNumber: number | null;
+  sessionsClosed: number;
+  /** How many gateways confirmed, and those that did not. */
+  gateways: number;
+  unheard: string[];
+};
 
 /** Who did it: `api-key/<id>`, `device/<name>`, `claim/<id>`, `service/<name>` or `system/<part>`. */
 export type Actor = string;

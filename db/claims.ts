@@ -9,7 +9,7 @@ export type ClaimRow = typeof claims.$inferSelect;
 export type NewClaim = Pick<ClaimRow, 'id' | 'template' | 'usesMax' | 'ratePerMinute' | 'expiresAt'>;
 export type NewCertificate = Omit<
   CertificateRow,
-  'state' | 'kind' | 'deviceId' | 'revocationReason' | 'issuedAt' | 'activatedAt' | 'revokedAt'
+  'state' | 'kind' | 'deviceId' | 'revocationReason' | 'issuedAt' | 'activatedAt' | 'revokedAt' | 'listNumber'
 >;
 
 /** What GET /claims may be filtered by. */

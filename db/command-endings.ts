@@ -11,7 +11,7 @@ export async function timeOutTargets(db: Db, commandId: string): Promise<number>
   const isOverdue = sql`exists (select from commands where id = ${commandId}::uuid and deadline_at <= now())`;
   const rows = await executePrepared<{ count: number }>(
     db,
-    sql`with ${endingOpenTargets(commandId, 'TIMED_OUT', isOverdue)} select count from total`,
+    sql`with ${endingOpenTargets('TIMED_OUT', sql`command_id = ${commandId}::uuid and ${isOverdue}`)} select count from total`,
   );
   return rows[0]?.count ?? 0;
 }
@@ -28,7 +28,7 @@ export async function cancelCommand(
   const rows = await executePrepared<{ count: number }>(
     db,
     sql`
-    with ${endingOpenTargets(id, 'CANCELED', sql`true`)}, marked as (
+    with ${endingOpenTargets('CANCELED', sql`command_id = ${id}::uuid`)}, marked as (
       update commands set canceled_at = now() from total where id = ${id}::uuid
     ), poked as (
       insert into outbox (shard, kind, workflow_id, name, argument)
@@ -44,14 +44,35 @@ export async function cancelCommand(
 }
 
 /**
- * The parts of a statement by which the service ends a command's open targets: locked in the order of their key, each with
+ * Takes back every command that the device has not ended, and pokes their lifecycles. Gives how many there were; the second
+ * time there are none.
+ */
+export async function cancelCommandsOf(
+  db: Db,
+  { deviceId, poke }: { deviceId: string; poke: { workflowIdPrefix: string; signal: string } },
+): Promise<number> {
+  const rows = await executePrepared<{ count: number }>(
+    db,
+    sql`
+    with ${endingOpenTargets('CANCELED', sql`device_id = ${deviceId}::uuid`)}, poked as (
+      insert into outbox (shard, kind, workflow_id, name, argument)
+      select outbox_shard(workflow_id), 'signal', workflow_id, ${poke.signal}::text, '{}'
+      from (select distinct ${poke.workflowIdPrefix}::text || command_id as workflow_id from ended) commands
+    )
+    select count from total`,
+  );
+  return rows[0]?.count ?? 0;
+}
+
+/**
+ * The parts of a statement by which the service ends open targets, those of the condition: locked in the order of their key, each with
  * its order taken back, its transition and its event. `total` has their count, and no row when there were none.
  */
-function endingOpenTargets(commandId: string, status: 'TIMED_OUT' | 'CANCELED', condition: SQL): SQL {
+function endingOpenTargets(status: 'TIMED_OUT' | 'CANCELED', condition: SQL): SQL {
   const event = `command.${status.toLowerCase().replace('_', '-')}`;
   return sql`open as (
       select execution_id from command_targets
-      where command_id = ${commandId}::uuid and status in ('CREATED', 'IN_PROGRESS') and ${condition}
+      where status in ('CREATED', 'IN_PROGRESS') and ${condition}
       order by execution_id for update
     ), ended as (
       update command_targets t

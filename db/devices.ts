@@ -1,4 +1,4 @@
-import { and, asc, eq, gt, ne, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, isNull, ne, sql } from 'drizzle-orm';
 import { insertAudit, type Actor } from './audit.ts';
 import type { Db } from './client.ts';
 import type { Page } from './fields.ts';
@@ -80,7 +80,7 @@ export async function adoptDevice(
   return living ? undefined : row;
 }
 
-/** Sets and removes attributes; `judge` sees what they would be and may throw. Undefined when there is no such device. */
+/** Sets and removes attributes; `judge` sees what they would be and may throw. Undefined when there is no such device any more. */
 export async function changeAttributes(
   db: Db,
   actor: Actor,
@@ -94,7 +94,7 @@ export async function changeAttributes(
         attributes: sql`(${devices.attributes} || ${JSON.stringify(set)}::jsonb) - ${sql.param(remove)}::text[]`,
         updatedAt: sql`now()`,
       })
-      .where(isNamed(name))
+      .where(and(isNamed(name), isNull(devices.decommissionedAt)))
       .returning();
     if (!row) return undefined;
     judge(row.attributes);
@@ -120,14 +120,14 @@ export async function blockDevice(db: Db, actor: Actor, name: string, reason?: s
   });
 }
 
-/** Gives the device back the state that its certificates say. Undefined when it is not blocked, or unknown. */
+/** Gives the device back the state that its certificates say. Undefined when it is not blocked, is so for good, or unknown. */
 export async function unblockDevice(db: Db, actor: Actor, name: string): Promise<DeviceRow | undefined> {
   const hasActive = sql`exists (select from ${certificates} where ${certificates.deviceId} = ${devices.id} and ${certificates.state} = 'ACTIVE')`;
   return db.transaction(async (tx) => {
     const [row] = await tx
       .update(devices)
       .set({ state: sql`case when ${hasActive} then 'ACTIVE' else 'REGISTERED' end`, updatedAt: sql`now()` })
-      .where(and(isNamed(name), eq(devices.state, 'BLOCKED')))
+      .where(and(isNamed(name), eq(devices.state, 'BLOCKED'), isNull(devices.decommissionedAt)))
       .returning();
     if (!row) return undefined;
     await tx.insert(feed).values({ kind: 'device', subject: row.id });

@@ -80,6 +80,8 @@ export type Lifecycles = {
   provisionDevice: { type: string; idPrefix: string };
   sendCommand: { type: string; idPrefix: string };
   runRollout: { type: string; idPrefix: string };
+  revokeCertificate: { type: string; idPrefix: string };
+  decommissionDevice: { type: string; idPrefix: string };
 };
 
 /**
@@ -87,7 +89,7 @@ export type Lifecycles = {
  * already changes nothing. Run it in one transaction with `adoptNamespace`.
  */
 export async function appendOpenLifecycles(db: Db, lifecycles: Lifecycles): Promise<void> {
-  const { provisionDevice, sendCommand, runRollout } = lifecycles;
+  const { provisionDevice, sendCommand, runRollout, revokeCertificate, decommissionDevice } = lifecycles;
   await db.execute(sql`
     insert into outbox (shard, kind, workflow_id, name, argument)
     select outbox_shard(workflow_id), 'start', workflow_id, ${sendCommand.type}, jsonb_build_object('commandId', id)
@@ -97,6 +99,19 @@ export async function appendOpenLifecycles(db: Db, lifecycles: Lifecycles): Prom
     insert into outbox (shard, kind, workflow_id, name, argument)
     select outbox_shard(workflow_id), 'start', workflow_id, ${runRollout.type}, jsonb_build_object('rolloutId', id)
     from (select id, ${runRollout.idPrefix}::text || id as workflow_id from rollouts where finished_at is null) open
+    order by id`);
+  await db.execute(sql`
+    insert into outbox (shard, kind, workflow_id, name, argument)
+    select outbox_shard(workflow_id), 'start', workflow_id, ${revokeCertificate.type}, jsonb_build_object('certificateId', id)
+    from (select certificate_id as id, ${revokeCertificate.idPrefix}::text || certificate_id as workflow_id
+      from revocations where finished_at is null) open
+    order by id`);
+  await db.execute(sql`
+    insert into outbox (shard, kind, workflow_id, name, argument)
+    select outbox_shard(workflow_id), 'start', workflow_id, ${decommissionDevice.type},
+      jsonb_build_object('deviceId', id, 'device', name)
+    from (select d.id, d.name, ${decommissionDevice.idPrefix}::text || d.id as workflow_id
+      from decommissions o join devices d on d.id = o.device_id where o.finished_at is null) open
     order by id`);
   const open = await db
     .select({ key: enrolments.key, claimId: enrolments.claimId, pem: certificates.pem })

@@ -20,7 +20,7 @@ export async function cancelExecutions(
         where rollout_id = ${rolloutId}::uuid and state = 'IN_FLIGHT' and direction = 'FORWARD'
         order by job_id, device_id
       ) t cross join ${executionOf(sql`t`, sql`e.status = any (${sql.param(statuses)}::text[])`, sql`for update`)}
-    ), ${endingExecutions({ rolloutId, at })}
+    ), ${endingExecutions({ rollout: sql`${rolloutId}::text`, at: sql`${at.toISOString()}::timestamptz` })}
     select count(*)::int as count from ended`,
   );
   return row?.count ?? 0;
@@ -141,7 +141,7 @@ export async function strandTargets(
           and job_id = any (array(select id from lost))
         order by job_id, device_id
       ) t cross join ${executionOf(sql`t`, sql`e.status = any (${sql.param(statuses)}::text[])`, sql`for update`)}
-    ), ${endingExecutions({ rolloutId, at })}, stranded as (
+    ), ${endingExecutions({ rollout: sql`${rolloutId}::text`, at: sql`${at.toISOString()}::timestamptz` })}, stranded as (
       update rollout_targets t
       set state = 'DONE', undo_verdict = 'CANNOT_UNDO', judged_at = ${at.toISOString()}::timestamptz,
         reason = format('it cannot go back to %s: that release was revoked', l.version)

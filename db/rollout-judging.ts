@@ -28,7 +28,7 @@ export async function expireExecutions(db: Db, { rolloutId, at }: Review): Promi
         where t.rollout_id = ${rolloutId}::uuid and t.state = 'IN_FLIGHT'
         order by t.job_id, t.device_id
       ) t cross join ${executionOf(sql`t`, isOver, sql`for update`)}
-    ), ${endingExecutions({ rolloutId, at })}
+    ), ${endingExecutions({ rollout: sql`${rolloutId}::text`, at: now })}
     select count(*)::int as count from ended`,
   );
   return row?.count ?? 0;
@@ -110,7 +110,10 @@ export type SoakOptions = {
   over: boolean;
 };
 
-/** Takes the SUCCEEDED away from devices of a soaking wave that report another version, or are not there at its end. */
+/**
+ * Takes the SUCCEEDED away from devices of a soaking wave that report another version, or are not there at its end. One that was
+ * decommissioned since has done its part.
+ */
 export async function judgeSoak(db: Db, { rolloutId, wave, at, release, over }: SoakOptions): Promise<Judged[]> {
   return executePrepared<Judged>(
     db,
@@ -124,6 +127,7 @@ export async function judgeSoak(db: Db, { rolloutId, wave, at, release, over }: 
       left join presence p on p.device_id = t.device_id
       where t.rollout_id = ${rolloutId}::uuid and t.wave = ${wave}::int and t.verdict = 'SUCCEEDED'
         and t.direction = 'FORWARD'
+        and not exists (select from devices d where d.id = t.device_id and d.decommissioned_at is not null)
         and ((${release !== undefined}::boolean and s.version is distinct from ${release?.version ?? null}::text)
           or (${over}::boolean and not coalesce(p.connected, false)))
       order by t.device_id for update of t

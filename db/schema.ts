@@ -14,10 +14,12 @@ export const authorities = pgTable('authorities', {
   spkiSha256: bytea('spki_sha256').notNull(),
   encryptedKey: bytea('encrypted_key'),
   parentId: uuid('parent_id'),
-  state: text('state').$type<'ACTIVE' | 'RETIRED'>().notNull(),
+  state: text('state').$type<'ACTIVE' | 'RETIRED' | 'REVOKED'>().notNull(),
   notBefore: at('not_before').notNull(),
   notAfter: at('not_after').notNull(),
   createdAt: at('created_at').notNull().defaultNow(),
+  endedAt: at('ended_at'),
+  revocationReason: text('revocation_reason'),
 });
 
 /** What a template says, as the API checked it (`api/templates.ts`). */
@@ -60,6 +62,7 @@ export const devices = pgTable('devices', {
   attributes: jsonb('attributes').$type<Record<string, string>>().notNull().default({}),
   createdAt: at('created_at').notNull().defaultNow(),
   updatedAt: at('updated_at').notNull().defaultNow(),
+  decommissionedAt: at('decommissioned_at'),
 });
 
 export const certificates = pgTable('certificates', {
@@ -79,6 +82,7 @@ export const certificates = pgTable('certificates', {
   issuedAt: at('issued_at').notNull().defaultNow(),
   activatedAt: at('activated_at'),
   revokedAt: at('revoked_at'),
+  listNumber: counter('list_number'),
 });
 
 /** What a registered device is told: its name, and the template's configuration. */

@@ -96,6 +96,7 @@ export function environmentOf(
     DATABASE_URL: databaseUrl,
     DATABASE_DIRECT_URL: databaseUrl,
     LONGHAUL_TASK_QUEUE: taskQueue,
+    LONGHAUL_CRL_URL: `http://${host}:${ports.api}/crl`,
     LONGHAUL_KEY_ENCRYPTION_KEY_FILE: join(dataDir, 'key-encryption-key'),
     LONGHAUL_ROOT_KEY_FILE: join(dataDir, 'root-private-key.pem'),
     LONGHAUL_ADMINISTRATOR_KEY_FILE: administratorKeyFileOf(dataDir),

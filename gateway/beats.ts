@@ -11,6 +11,8 @@ export type BeatsDeps = {
   debounceMs: number;
   /** The database did not take a beat, or takes long to. */
   lost: (error: unknown) => void;
+  /** It did, and this is its time. */
+  beaten?: (at: Date) => void;
   beatEveryMs?: number;
   deadAfterMs?: number;
 };
@@ -26,7 +28,17 @@ export type Beats = {
  * old, and the first gateway back would otherwise declare the fleet offline.
  */
 export async function startBeats(deps: BeatsDeps): Promise<Beats> {
-  const { db, gatewayId, address, log, debounceMs, beatEveryMs = 5_000, deadAfterMs = 20_000, lost } = deps;
+  const {
+    db,
+    gatewayId,
+    address,
+    log,
+    debounceMs,
+    beatEveryMs = 5_000,
+    deadAfterMs = 20_000,
+    lost,
+    beaten: heard,
+  } = deps;
   const beatMaxMs = Math.min(beatEveryMs, 3_000);
   const silentMaxMs = 2 * beatEveryMs;
   let seenSince = Infinity;
@@ -35,6 +47,7 @@ export async function startBeats(deps: BeatsDeps): Promise<Beats> {
   async function beat(): Promise<void> {
     const slow = setTimeout(() => lost(new Error(`a beat takes longer than ${beatMaxMs} ms`)), beatMaxMs);
     const beaten = await beatGateway(db, { id: gatewayId, address }).finally(() => clearTimeout(slow));
+    heard?.(beaten);
     const now = beaten.getTime();
     if (now - seenUntil > silentMaxMs || now < seenUntil) seenSince = now;
     seenUntil = now;

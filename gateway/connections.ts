@@ -118,6 +118,8 @@ export type Held = {
   hold(connection: Connection): Connection | undefined;
   release(connection: Connection): void;
   of(identityKey: string): Connection[];
+  /** Ends those that are meant, and gives them; their sockets close a little later. */
+  end(which: Which, reason: DisconnectReason): Connection[];
   all: () => Connection[];
   readonly size: number;
 };
@@ -125,6 +127,8 @@ export type Held = {
 export function createHeld(): Held {
   const identities = new Map<string, Map<string, Connection>>();
   let size = 0;
+  const of = (identityKey: string) => [...(identities.get(identityKey)?.values() ?? [])];
+  const all = () => [...identities.values()].flatMap((clients) => [...clients.values()]);
   return {
     hold(connection) {
       const { session } = connection;
@@ -145,8 +149,14 @@ export function createHeld(): Held {
       size -= 1;
       if (clients.size === 0) identities.delete(key);
     },
-    of: (identityKey) => [...(identities.get(identityKey)?.values() ?? [])],
-    all: () => [...identities.values()].flatMap((clients) => [...clients.values()]),
+    of,
+    end(which, reason) {
+      const candidates = which.identityKey === undefined ? all() : of(which.identityKey);
+      const chosen = candidates.filter(({ session }) => session && isMeant(session, which));
+      for (const connection of chosen) connection.end(reason);
+      return chosen;
+    },
+    all,
     get size() {
       return size;
     },
@@ -162,7 +172,7 @@ export type Which = {
   connection?: Session | undefined;
 };
 
-export function isMeant(session: Session, { certificateId, clientId, epochBelow, connection }: Which): boolean {
+function isMeant(session: Session, { certificateId, clientId, epochBelow, connection }: Which): boolean {
   if (certificateId !== undefined && session.identity.certificateId !== certificateId) return false;
   if (clientId !== undefined && session.clientId !== clientId) return false;
   if (epochBelow !== undefined && session.epoch >= epochBelow) return false;

@@ -8,6 +8,7 @@ import type { SignOrder } from '../pki/orders.ts';
 import { may } from './authorise.ts';
 import { createAvailability, type Availability } from './availability.ts';
 import { startBeats } from './beats.ts';
+import { createClock } from './clock.ts';
 import { createCommands } from './commands.ts';
 import { followFeed } from './feed.ts';
 import { describeIdentity } from './identity.ts';
@@ -71,6 +72,8 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   const { db, wire, temporal, log, debounceMs = 5_000, sweepEveryMs = 15_000 } = deps;
   const id = randomUUIDv7();
   const metrics = createMetrics();
+  const clock = createClock();
+  metrics.watchClock(clock.aheadMs);
 
   // The parts call the listener and are called by it; none calls before it listens.
   let listener: Listener | undefined;
@@ -167,6 +170,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
     log,
     debounceMs,
     lost: (error) => availability.lost(error),
+    beaten: clock.heard,
     ...timing,
   });
   const listening = await listen({
@@ -177,13 +181,14 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
     tls: deps.tls,
     hooks,
     log,
+    nowMs: clock.agreedMs,
     ...(deps.limits && { limits: deps.limits }),
     handshakeFailed: (reason) => metrics.handshakesFailed.inc({ reason }),
   });
   listener = listening;
   metrics.watchConnections(() => listening.held().length);
 
-  const feed = followFeed({ db, listener: listening, log });
+  const feed = followFeed({ db, gatewayId: id, listener: listening, log });
   const presence = tellPresence({ db, listener: listening, log });
   const disconnects = settleDisconnects({ db, wire, log });
   const sweep = createPeriodic({

@@ -1,7 +1,9 @@
 import type { WorkflowStartOptions } from '@temporalio/client';
 import type { SearchAttributePair } from '@temporalio/common';
 import type { Lifecycles } from '../db/outbox.ts';
+import { decommissionDeviceId, type DecommissionDevice } from '../workflows/decommission-device.ts';
 import { provisionDeviceId, type ProvisionDevice } from '../workflows/provision-device.ts';
+import { revokeCertificateId, type RevokeCertificate } from '../workflows/revoke-certificate.ts';
 import { rolloutProgressed, runRolloutId, type RunRollout } from '../workflows/run-rollout.ts';
 import { searchAttributes } from '../workflows/search-attributes.ts';
 import { sendCommandId, type SendCommand } from '../workflows/send-command.ts';
@@ -17,6 +19,8 @@ type Start = StartOptions & { poke?: string };
 export const provisionDeviceType = 'provisionDevice';
 export const sendCommandType = 'sendCommand';
 export const runRolloutType = 'runRollout';
+export const revokeCertificateType = 'revokeCertificate';
+export const decommissionDeviceType = 'decommissionDevice';
 
 /** A key may enrol again after its hour, so a finished run does not stand in the way of another. */
 export const startsProvisionDevice = ({ claimId }: ProvisionDevice, template?: string): StartOptions => ({
@@ -46,6 +50,22 @@ export const startsRunRollout = ({ rolloutId }: RunRollout): Start => ({
   poke: rolloutProgressed.name,
 });
 
+/** A certificate is revoked once. */
+export const startsRevokeCertificate = ({ certificateId }: RevokeCertificate): StartOptions => ({
+  workflowIdConflictPolicy: 'USE_EXISTING',
+  workflowIdReusePolicy: 'REJECT_DUPLICATE',
+  staticSummary: `Revocation of certificate ${certificateId}`,
+  typedSearchAttributes: attributes({ status: 'DENIED', waitingFor: 'its sessions to be cut' }),
+});
+
+/** A device leaves the fleet once. */
+export const startsDecommissionDevice = ({ device }: DecommissionDevice): StartOptions => ({
+  workflowIdConflictPolicy: 'USE_EXISTING',
+  workflowIdReusePolicy: 'REJECT_DUPLICATE',
+  staticSummary: `Decommission of ${device}`,
+  typedSearchAttributes: attributes({ device, status: 'BLOCKED', waitingFor: 'its sessions to be cut' }),
+});
+
 type Values = Partial<Record<keyof typeof searchAttributes, string | undefined>>;
 
 function attributes({ device, template, status, waitingFor }: Values): SearchAttributePair[] {
@@ -64,6 +84,8 @@ export function startOptions(type: string, argument: unknown): Start | undefined
   if (type === provisionDeviceType) return startsProvisionDevice(argument as ProvisionDevice);
   if (type === sendCommandType) return startsSendCommand(argument as SendCommand);
   if (type === runRolloutType) return startsRunRollout(argument as RunRollout);
+  if (type === revokeCertificateType) return startsRevokeCertificate(argument as RevokeCertificate);
+  if (type === decommissionDeviceType) return startsDecommissionDevice(argument as DecommissionDevice);
   return undefined;
 }
 
@@ -72,4 +94,6 @@ export const lifecycles: Lifecycles = {
   provisionDevice: { type: provisionDeviceType, idPrefix: provisionDeviceId('') },
   sendCommand: { type: sendCommandType, idPrefix: sendCommandId('') },
   runRollout: { type: runRolloutType, idPrefix: runRolloutId('') },
+  decommissionDevice: { type: decommissionDeviceType, idPrefix: decommissionDeviceId('') },
+  revokeCertificate: { type: revokeCertificateType, idPrefix: revokeCertificateId('') },
 };

@@ -4,7 +4,7 @@ import { Aedes, type AuthenticateError, type Client } from 'aedes';
 import type { Packet, Parser } from 'mqtt-packet';
 import type { Logger } from 'pino';
 import { takeConnect } from './connect-packet.ts';
-import { createConnection, createHeld, isMeant, type Connection, type Which } from './connections.ts';
+import { createConnection, createHeld, type Connection, type Which } from './connections.ts';
 import { defaultLimits, type Limits } from './limits.ts';
 import type { ConnectRefused, DisconnectReason, Hooks, Message, Session } from './messages.ts';
 import { noRouting, rowsPersistence } from './persistence.ts';
@@ -27,6 +27,8 @@ export type Listener = Pick<Ports, 'port' | 'extraPort' | 'plainPort'> & {
   subscribedTo(identityKey: string, topic: string): boolean;
   /** Closes what matches all that is given, and says how many. */
   close(which: Which, reason: DisconnectReason): number;
+  /** The same, and resolves when their sockets are closed. */
+  cut(which: Which, reason: DisconnectReason): Promise<number>;
   held(): Session[];
   /** Works on no further publish, and so reads no further from the sockets they come from, until it is resumed. */
   pause(): void;
@@ -41,6 +43,8 @@ export type ListenerDeps = Pick<OpenPorts, 'host' | 'port' | 'extraPort' | 'plai
   limits?: Partial<Limits>;
   log: Pick<Logger, 'debug' | 'error'>;
   handshakeFailed?: (reason: 'rate' | 'handshake') => void;
+  /** By which certificates end. */
+  nowMs?: () => number;
 };
 
 /** MQTT 3.1.1 table 3.1; the library says them in MQTT 5's own codes where that is spoken. */
@@ -207,7 +211,7 @@ export async function listen({ hooks, log, handshakeFailed = () => {}, ...deps }
   broker.on('connectionError', (_, error) => log.debug({ err: error }, 'connection error'));
 
   const ports = await openPorts({ ...deps, limits, connected, failed: handshakeFailed });
-  const watch = watchConnections(held.all, limits);
+  const watch = watchConnections(held.all, limits, deps.nowMs);
 
   function deliver(
     connection: Connection,
@@ -224,7 +228,7 @@ export async function listen({ hooks, log, handshakeFailed = () => {}, ...deps }
     const deadline = performance.now() + graceMs;
     while (performance.now() < deadline && held.all().some(({ incoming }) => incoming.busy)) await pass(20);
     const all = held.all();
-    const closed = all.map(async ({ socket }) => void (socket.closed || (await once(socket, 'close'))));
+    const closed = all.map(closing);
     for (const [index, connection] of all.entries()) {
       if (index > 0 && spreadMs > 0) await pass(spreadMs / all.length);
       connection.end('SERVER_INITIATED_DISCONNECT');
@@ -250,12 +254,8 @@ export async function listen({ hooks, log, handshakeFailed = () => {}, ...deps }
       return firstTrue(deliveries);
     },
     subscribedTo: (identityKey, topic) => held.of(identityKey).some((connection) => connection.granted(topic)),
-    close(which, reason) {
-      const candidates = which.identityKey === undefined ? held.all() : held.of(which.identityKey);
-      const chosen = candidates.filter(({ session }) => session && isMeant(session, which));
-      for (const connection of chosen) connection.end(reason);
-      return chosen.length;
-    },
+    close: (which, reason) => held.end(which, reason).length,
+    cut: async (which, reason) => (await Promise.all(held.end(which, reason).map(closing))).length,
     held: () => held.all().flatMap(({ session }) => session ?? []),
     pause: door.shut,
     resume: door.open,
@@ -287,6 +287,8 @@ function readInTurn({ socket, incoming }: Connection): void {
     setImmediate(() => socket.emit('readable'));
   });
 }
+
+const closing = async ({ socket }: Connection) => void (socket.closed || (await once(socket, 'close')));
 
 async function firstTrue(promises: Promise<boolean>[]): Promise<boolean> {
   const truths = promises.map(async (promise) => (await promise) || Promise.reject(new Error('false')));

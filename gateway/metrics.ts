@@ -20,6 +20,16 @@ export function createMetrics() {
     denied: counter('denied_total', 'Topics refused by action', ['action']),
     refusalsSuppressed: counter('refusals_suppressed_total', 'Refusals that the audit was spared'),
     quarantined: counter('quarantined_total', 'Reports that the database refused'),
+    watchClock(aheadMs: () => number) {
+      const collect = () => clock.set(aheadMs() / 1_000);
+      const help = "How far this machine's clock is ahead of the database's";
+      const clock: Gauge = new Gauge({
+        name: 'longhaul_gateway_clock_ahead_seconds',
+        help,
+        registers: [registry],
+        collect,
+      });
+    },
     watchConnections(count: () => number) {
       const collect = () => connections.set(count());
       const options = {

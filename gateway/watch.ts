@@ -7,17 +7,17 @@ const sleptMs = 3_000;
 
 /**
  * Looks after the connections once a second: ends those that fell silent (MQTT 3.1.2-24: one and a half times the keep
- * alive) or whose certificate has ended, and gives up messages that nobody acknowledges. A connection that has
+ * alive) or whose certificate has ended by `nowMs`, and gives up messages that nobody acknowledges. A connection that has
  * publishes under way is not read, and so never silent.
  */
-export function watchConnections(all: () => Connection[], limits: Limits): { stop(): void } {
+export function watchConnections(all: () => Connection[], limits: Limits, nowMs = Date.now): { stop(): void } {
   let lookedAt = performance.now();
 
   function look(): void {
     const now = performance.now();
     const slept = now - lookedAt > sleptMs;
     lookedAt = now;
-    const date = Date.now();
+    const date = nowMs();
     for (const connection of all()) {
       const { session, asked, incoming, outgoing } = connection;
       if (slept || incoming.busy) connection.heardAt = now;

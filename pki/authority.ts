@@ -1,6 +1,7 @@
 import { createPrivateKey, hash, X509Certificate } from 'node:crypto';
 
-import { decode, hex } from './der.ts';
+import { openListSigner, type ListSigner } from './crl.ts';
+import { hex } from './der.ts';
 import {
   issueLeaf,
   makeSerial,
@@ -9,6 +10,7 @@ import {
   type IssueRequest,
   type IssuedCertificate,
 } from './issue.ts';
+import { subjectOf } from './names.ts';
 import { encodePem } from './pem.ts';
 import { keyAlgorithmOf } from './public-keys.ts';
 import { seal, unseal } from './sealing.ts';
@@ -17,8 +19,7 @@ import { certifyAuthority, issuerExtensions, leafExtensions } from './x509.ts';
 export { AuthorityEnding, type IssueRequest, type IssuedCertificate } from './issue.ts';
 
 /** The one way to a signature, so that a KMS or an HSM can stand behind it as well. */
-export interface Authority {
-  readonly id: string;
+export interface Authority extends ListSigner {
   readonly certificatePem: string;
   readonly rootPem: string;
   /** Refuses with `AuthorityEnding`; anything else it throws is a request that nobody judged before. */
@@ -137,6 +138,7 @@ export async function openAuthority(material: AuthorityMaterial): Promise<Author
     certificatePem,
     rootPem: encodePem('CERTIFICATE', root.raw),
     issue: async (request) => issueLeaf(issuer, request),
+    crl: openListSigner({ id: material.id, certificatePem, privateKey, certifies: 'leaves' }).crl,
   };
 }
 
@@ -160,11 +162,4 @@ function describe(
     fingerprint: hash('sha256', der, 'buffer'),
     ...rest,
   };
-}
-
-/** A leaf repeats its issuer's name byte for byte. Before it stand version, serial, algorithm, issuer and validity. */
-function subjectOf(certificate: Uint8Array): Uint8Array {
-  const subject = decode(certificate).children[0]?.children[5];
-  if (!subject) throw new Error('The issuing certificate has no subject');
-  return subject.bytes;
 }

@@ -8,6 +8,7 @@ export const tags = {
   octetString: 0x04,
   null: 0x05,
   objectIdentifier: 0x06,
+  enumerated: 0x0a,
   utf8String: 0x0c,
   utcTime: 0x17,
   generalizedTime: 0x18,
@@ -50,6 +51,14 @@ export const bitString = (bytes: Uint8Array): Buffer => encode(tags.bitString, B
 
 /** `hex` is the encoded identifier without its header, the way object-identifiers.ts keeps them. */
 export const objectIdentifier = (hex: string): Buffer => encode(tags.objectIdentifier, Buffer.from(hex, 'hex'));
+
+/** RFC 5280 4.1.2.5: two digits for the year until 2049, four from 2050 on; whole seconds, universal time. */
+export function encodeTime(time: Date): Buffer {
+  const digits = time.toISOString().replaceAll(/[-:T]|\.\d+/g, '');
+  return time.getUTCFullYear() < 2050
+    ? encode(tags.utcTime, Buffer.from(digits.slice(2)))
+    : encode(tags.generalizedTime, Buffer.from(digits));
+}
 
 export const hex = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
@@ -113,5 +122,6 @@ function header(tag: number, length: number): Buffer {
   if (length < 0x80) return Buffer.of(tag, length);
   if (length < 0x100) return Buffer.of(tag, 0x81, length);
   if (length < 0x10000) return Buffer.of(tag, 0x82, length >> 8, length & 0xff);
-  return Buffer.of(tag, 0x83, length >> 16, (length >> 8) & 0xff, length & 0xff);
+  if (length < 0x1000000) return Buffer.of(tag, 0x83, length >> 16, (length >> 8) & 0xff, length & 0xff);
+  return Buffer.of(tag, 0x84, length >>> 24, (length >> 16) & 0xff, (length >> 8) & 0xff, length & 0xff);
 }

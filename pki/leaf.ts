@@ -1,4 +1,4 @@
-import { encode, objectIdentifier, sequence, tags } from './der.ts';
+import { encode, encodeTime, objectIdentifier, sequence, tags } from './der.ts';
 import { encodeName, type Names } from './names.ts';
 import { oids } from './object-identifiers.ts';
 import { ecdsaWithSha256 } from './signed.ts';
@@ -47,11 +47,3 @@ const alternativeNames = (names: Names): Uint8Array =>
 
 const extension = (id: string, value: Uint8Array): Buffer =>
   sequence(objectIdentifier(id), encode(tags.octetString, value));
-
-/** RFC 5280 4.1.2.5: two digits for the year until 2049, four from 2050 on; whole seconds, universal time. */
-function encodeTime(time: Date): Buffer {
-  const digits = time.toISOString().replaceAll(/[-:T]|\.\d+/g, '');
-  return time.getUTCFullYear() < 2050
-    ? encode(tags.utcTime, Buffer.from(digits.slice(2)))
-    : encode(tags.generalizedTime, Buffer.from(digits));
-}

@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 
-import { encode, objectIdentifier, sequence, tags } from './der.ts';
+import { decode, encode, objectIdentifier, sequence, tags } from './der.ts';
 import { oids } from './object-identifiers.ts';
 
 /**
@@ -48,6 +48,16 @@ export const encodeName = (commonName: string): Buffer =>
       sequence(objectIdentifier(oids.commonName), encode(tags.utf8String, Buffer.from(commonName, 'utf8'))),
     ),
   );
+
+/**
+ * The subject of a certificate in its very bytes, as what it issues repeats them. Before it stand version, serial,
+ * algorithm, issuer and validity.
+ */
+export function subjectOf(certificate: Uint8Array): Uint8Array {
+  const subject = decode(certificate).children[0]?.children[5];
+  if (!subject) throw new Error('The certificate has no subject');
+  return subject.bytes;
+}
 
 function serverNames(hosts: string[]): Names {
   for (const host of hosts) if (!isIP(host)) checked(host, hostName);

@@ -14,6 +14,12 @@ export const oids = {
   subjectAlternativeName: '551d11',
   /** 2.5.29.19 */
   basicConstraints: '551d13',
+  /** 2.5.29.20 */
+  crlNumber: '551d14',
+  /** 2.5.29.21 */
+  reasonCode: '551d15',
+  /** 2.5.29.28 */
+  issuingDistributionPoint: '551d1c',
   /** 2.5.29.37 */
   extendedKeyUsage: '551d25',
   /** 2.5.29.37.0 */

@@ -1,10 +1,11 @@
 import type { Logger } from 'pino';
+import { warnOfEndings } from '../db/authority-endings.ts';
 import type { Db } from '../db/client.ts';
 import { deleteOldFeed, deleteOldIdempotencyKeys, deleteOldOwnershipTokens, makePartitions } from '../db/retention.ts';
 
 const everyMs = 3_600_000;
 
-/** Once at the start and every hour: partitions of the months to come, and what is kept for a time only. */
+/** Once at the start and every hour: partitions of the months to come, what is kept for a time only, authorities that end. */
 export function keepHouse({ db, log }: { db: Db; log: Logger }): { stop(): void } {
   const keep = () =>
     Promise.all([
@@ -12,8 +13,14 @@ export function keepHouse({ db, log }: { db: Db; log: Logger }): { stop(): void 
       deleteOldIdempotencyKeys(db),
       deleteOldOwnershipTokens(db),
       deleteOldFeed(db),
+      warn({ db, log }),
     ]).catch((error: unknown) => log.error({ err: error }, 'housekeeping failed; it is tried again in an hour'));
   void keep();
   const timer = setInterval(() => void keep(), everyMs);
   return { stop: () => clearInterval(timer) };
+}
+
+/** Fleets die of authorities that have ended more often than of devices' certificates. */
+async function warn({ db, log }: { db: Db; log: Logger }): Promise<void> {
+  for (const ending of await warnOfEndings(db)) log.error(ending, `an authority ends within ${ending.months} months`);
 }

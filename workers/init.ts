@@ -5,6 +5,7 @@ import { ensureAuthorities } from './authorities.ts';
 import { initConfig } from './config.ts';
 import { ensureKey } from './keys.ts';
 import { ensureOrderKeys } from './order-keys.ts';
+import { ensureRootList } from './revocation-lists.ts';
 import { ensureServerCertificate } from './server-certificate.ts';
 import { openSigner } from './signer.ts';
 
@@ -17,6 +18,7 @@ const config = initConfig(process.env);
 await migrate(config.databaseDirectUrl);
 const db = connect({ url: config.databaseDirectUrl, max: 1, applicationName: 'longhaul init' });
 await ensureAuthorities(db, config);
+await ensureRootList(db, config.rootKeyFile);
 const authority = await openSigner(db, config.signer);
 if (config.addressKeyFile) await ensureKey(config.addressKeyFile);
 if (config.orderKeysFile) await ensureOrderKeys(db, config.orderKeysFile);

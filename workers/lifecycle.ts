@@ -5,7 +5,8 @@ import { bundleWorkflows } from './bundle.ts';
 import { lifecycleConfig } from './config.ts';
 import { keepHouse } from './housekeeping.ts';
 import { createLog } from './log.ts';
-import { openSigner } from './signer.ts';
+import { keepLists } from './revocation-lists.ts';
+import { openListSigners, openSigner } from './signer.ts';
 import { connectWorker } from './temporal.ts';
 import { openWire } from './wire.ts';
 
@@ -16,21 +17,24 @@ const log = createLog('lifecycle', config.logLevel);
 const db = connect({ ...config.database, applicationName: 'longhaul lifecycle' });
 const wire = await openWire({ wire: config.wire, directUrl: config.databaseDirectUrl });
 const authority = await openSigner(db, config.signer);
+const lists = await openListSigners(db, config.signer);
 const { connection, namespace } = await connectWorker();
 const worker = await Worker.create({
   connection,
   namespace,
   taskQueue: config.taskQueue,
   workflowBundle: await bundleWorkflows(),
-  activities: createActivities({ db, authority, wire }),
+  activities: createActivities({ db, authority, lists, wire }),
   maxCachedWorkflows: 500,
   shutdownGraceTime: '10s',
 });
 const housekeeping = keepHouse({ db, log });
+const listing = keepLists({ db, signers: lists, log });
 
 log.info({ namespace, taskQueue: config.taskQueue }, 'lifecycle worker is ready');
 await worker.run();
 housekeeping.stop();
+await listing.stop();
 await connection.close();
 await wire[Symbol.asyncDispose]();
 await db.$client.end({ timeout: 5 });

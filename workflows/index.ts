@@ -1,4 +1,6 @@
 /** Every lifecycle that a worker runs. */
+export { decommissionDevice } from './decommission-device.ts';
 export { provisionDevice } from './provision-device.ts';
+export { revokeCertificate } from './revoke-certificate.ts';
 export { runRollout } from './run-rollout.ts';
 export { sendCommand } from './send-command.ts';

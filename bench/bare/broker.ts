@@ -1,6 +1,6 @@
 import { createServer as createPlainServer } from 'node:net';
 import { createServer } from 'node:tls';
-import { Aedes } from 'aedes';
+import { Aedes, type Client } from 'aedes';
 import { generate } from 'mqtt-packet';
 import { readFingerprint } from '../door.ts';
 import { listen, tlsOptions, type TlsFiles } from './tls.ts';
@@ -8,6 +8,19 @@ import { listen, tlsOptions, type TlsFiles } from './tls.ts';
 /** Answers each report from memory, to the device that sent it, as the gateway does once it has committed. */
 export async function startBroker(tls: TlsFiles): Promise<number> {
   const broker = await createBroker();
+  return listen(createServer(tlsOptions(tls), broker.handle));
+}
+
+/** Kicks the client whose id is the payload of whatever is published, which is all that a broker by itself can do. */
+export async function startKickingBroker(tls: TlsFiles): Promise<number> {
+  const broker = await Aedes.createBroker({
+    authorizePublish(_, { payload }, done) {
+      done(null);
+      clients.get(payload.toString())?.close();
+    },
+  });
+  const clients = new Map<string, Client>();
+  broker.on('client', (client) => void clients.set(client.id, client));
   return listen(createServer(tlsOptions(tls), broker.handle));
 }
 

@@ -1,9 +1,9 @@
 import { serveJobs } from '../jobs.ts';
-import { startBroker, startPlainBroker, startTlsServer } from './broker.ts';
+import { startBroker, startKickingBroker, startPlainBroker, startTlsServer } from './broker.ts';
 import { startHttp } from './http.ts';
 
 /** The baselines that are servers; each job starts one and returns its port. */
-const jobs = { startBroker, startPlainBroker, startTlsServer, startHttp };
+const jobs = { startBroker, startKickingBroker, startPlainBroker, startTlsServer, startHttp };
 
 export type BareJobs = typeof jobs;
 serveJobs(jobs);

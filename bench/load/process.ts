@@ -7,6 +7,7 @@ import { httpJobs } from './http.ts';
 import { lifecycleJobs } from './lifecycles.ts';
 import { reconnectJobs } from './reconnects.ts';
 import { reportJobs } from './reports.ts';
+import { revocationJobs } from './revocations.ts';
 
 /** The devices, operators and programs that put the load on, in one process for both sides. */
 const jobs = {
@@ -18,6 +19,7 @@ const jobs = {
   ...lifecycleJobs,
   ...reconnectJobs,
   ...reportJobs,
+  ...revocationJobs,
 };
 
 export type LoadJobs = typeof jobs;

@@ -32,7 +32,7 @@ describe('a key', () => {
       }
     }
     expect(open).toEqual(['get /healthz', 'get /readyz']);
-    expect((await api.send('GET', '/v1/authorities.pem')).text).toMatch(/^-----BEGIN CERTIFICATE-----/);
+    expect((await api.send('GET', '/authorities.pem')).text).toMatch(/^-----BEGIN CERTIFICATE-----/);
     expect((await api.send('GET', '/v1/openapi.json')).status).toBe(401);
     expect((await api.send('GET', '/v1/nowhere')).status).toBe(401);
   });

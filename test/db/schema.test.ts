@@ -4,11 +4,12 @@ import { PgTable } from 'drizzle-orm/pg-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { migrate } from '../../db/migrate.ts';
 import * as orderSchema from '../../db/order-schema.ts';
+import * as revocationSchema from '../../db/revocation-schema.ts';
 import * as rolloutSchema from '../../db/rollout-schema.ts';
 import * as schema from '../../db/schema.ts';
 import { makeDatabase, type TestDatabase } from '../support/database.ts';
 
-const tables = [schema, rolloutSchema, orderSchema]
+const tables = [schema, rolloutSchema, orderSchema, revocationSchema]
   .flatMap((part) => Object.values(part))
   .filter((value) => is(value, PgTable));
 

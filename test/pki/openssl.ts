@@ -42,4 +42,5 @@ export function openOpenssl() {
 
 export const derOf = (pem: string): Buffer => Buffer.from(pem.replaceAll(/-----.*-----|\s/g, ''), 'base64');
 
-const run = (...args: string[]): string => execFileSync('openssl', args, { stdio: 'pipe' }).toString();
+const run = (...args: string[]): string =>
+  execFileSync('openssl', args, { stdio: 'pipe', maxBuffer: 256 * 1024 ** 2 }).toString();

@@ -16,6 +16,8 @@ export type Credentials = { certificateId: string; certificate: string; privateK
 export type Fleet = {
   db: Database;
   authority: Authority;
+  rootId: string;
+  rootKeyPem: string;
   /** The gateway's own certificate, for `localhost` and 127.0.0.1. */
   server: { certificatePem: string; privateKeyPem: string };
   makeDevice(options?: DeviceOptions): Promise<Credentials & { deviceId: string; name: string }>;
@@ -76,6 +78,8 @@ export async function createFleet(db: Database): Promise<Fleet> {
   return {
     db,
     authority,
+    rootId,
+    rootKeyPem: root.privateKeyPem,
     server: { certificatePem: own.certificate, privateKeyPem: own.privateKey },
     async makeDevice({ name = `pump-${randomBytes(5).toString('hex')}`, ...options } = {}) {
       const { state = 'ACTIVE', deviceState = 'ACTIVE', notAfter } = options;
