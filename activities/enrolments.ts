@@ -1,158 +1,247 @@
-import { createHash, randomBytes, randomUUIDv7 } from 'node:crypto';
+import { randomUUIDv7 } from 'node:crypto';
 import { insertAudit } from '../db/audit.ts';
-import { bindCertificate, insertCertificate, wasKeyUsed, revokeCertificate } from '../db/certificates.ts';
-import { findClaim } from '../db/claims.ts';
-import { adoptDevice } from '../db/devices.ts';
-import { enrolmentKey, findEnrolmentByKey, insertEnrolment, lockEnrolment } from '../db/enrolments.ts';
-import { registrationHash } from '../db/enrolments.ts';
-import { markLapsed, markRegistered, releaseClaimSlot, takeClaimSlot } from '../db/enrolments.ts';
-import { findTemplate } from '../db/templates.ts';
-import { AuthorityEnding } from '../pki/authority.ts';
-import type { CertificateIssued, DeviceRegistered, ProvisionDevice } from '../workflows/provision-device.ts';
-import type { RegisterDevice } from '../workflows/provision-device.ts';
-import { refusal } from '../workflows/refusals.ts';
+import { findCertificateState, revokeCertificate } from '../db/certificates.ts';
+import type { Db } from '../db/client.ts';
+import { findDevice } from '../db/devices.ts';
+import { refuseApproved, takeSuperseding } from '../db/enrolment-decisions.ts';
+import * as enrolments from '../db/enrolments.ts';
+import { enrolmentKey, findEnrolmentByKey, registrationHash, type EnrolmentRow } from '../db/enrolments.ts';
+import { readDefinition } from '../db/templates.ts';
+import type * as workflow from '../workflows/provision-device.ts';
+import { findRefusal, refusal } from '../workflows/refusals.ts';
+import * as certification from './certification.ts';
+import { certify, findPermission, keepCertificate } from './certification.ts';
 import type { Deps } from './deps.ts';
-import { fillTemplate } from './templates.ts';
+import { planRegistration, register, retireOthers } from './registrations.ts';
+import { trustsRequest } from './templates.ts';
 
-const dayMs = 86_400_000;
+type Request = workflow.ProvisionDevice & { activateWithinMs: number };
+type Over = 'LAPSED' | 'ACTIVATED' | 'DENIED';
+type Standing = workflow.DeviceRegistered | workflow.WaitsForOperator;
 
 export const enrolmentActivities = ({ db, authority, wire }: Deps) => ({
   /**
    * Issues a certificate for the key under the claim, still to be activated. Repeating it is safe: the same claim and
    * key find their enrolment while its hour lasts, and row, slot and enrolment are one transaction.
    */
-  async issueCertificate(request: Required<ProvisionDevice>): Promise<CertificateIssued> {
-    const publicKey = Buffer.from(request.publicKey, 'base64');
-    const key = enrolmentKey(request.claimId, publicKey);
-    const existing = await findEnrolmentByKey(db, key);
-    if (existing) return describe(existing);
-
-    const claim = await findClaim(db, request.claimId);
-    if (!claim) throw refusal('ClaimNotFound', 'the claim is not known', 403);
-    const template = await findTemplate(db, claim.template);
-    if (!template) throw refusal('TemplateNotFound', `template ${claim.template} does not exist`, 404);
-    const spkiSha256 = createHash('sha256').update(publicKey).digest();
-    if (await wasKeyUsed(db, spkiSha256)) throw keyInUse();
-
-    const certificateId = randomBytes(32).toString('hex');
-    const issued = await authority
-      .issue({
-        profile: 'device',
-        certificateId,
-        subject: { certificate: certificateId },
-        publicKey,
-        lifetimeMs: template.definition.lifetimeDays * dayMs,
-      })
-      .catch(refuseEnding);
-    const enrolment = {
-      id: randomUUIDv7(),
-      key,
-      claimId: claim.id,
-      template: claim.template,
-      certificateId,
-      state: 'ISSUED' as const,
-      closesAt: new Date(Date.now() + request.activateWithinMs),
-    };
-    await db.transaction(async (tx) => {
-      const { authorityId, serial, fingerprint, pem, notBefore, notAfter } = issued;
-      const row = { authorityId, serial, fingerprint, pem, notBefore, notAfter, spkiSha256, subject: certificateId };
-      const state = 'PENDING_ACTIVATION';
-      if (!(await insertCertificate(tx, { ...row, id: certificateId, kind: 'device', state }))) throw keyInUse();
-      await insertEnrolment(tx, enrolment);
-      await insertAudit(tx, `claim/${claim.id}`, {
-        action: 'certificate.issued',
-        subject: `certificate/${certificateId}`,
-        data: { kind: 'device', claimId: claim.id, spkiSha256: spkiSha256.toString('hex') },
-      });
-      // Last, because every enrolment under the claim waits for this row until the commit.
-      if (!(await takeClaimSlot(tx, claim.id))) throw claimSpent(claim);
-    });
-    return describe(enrolment);
-  },
-
-  /**
-   * Gives the enrolment's certificate to a device, new or registered ahead. Repeating it is safe: the first registration
-   * of an enrolment stands, the same parameters find it again, and others are refused.
-   */
-  async registerDevice(request: RegisterDevice & { enrolmentId: string }): Promise<DeviceRegistered> {
+  async issueCertificate(request: Request): Promise<workflow.CertificateIssued & { enrolmentId: string }> {
+    const existing = await findEnrolmentByKey(db, keyOf(request));
+    if (existing) return describeIssued(existing);
+    const permission = await findPermission(db, request);
+    const issued = await certify(authority, permission);
     return db.transaction(async (tx) => {
-      const found = await lockEnrolment(tx, request.enrolmentId);
-      if (!found || found.enrolment.state === 'LAPSED') throw refusal('EnrolmentLapsed', 'the enrolment is over', 403);
-      const { enrolment, definition } = found;
-      if (enrolment.template !== request.template) {
-        throw refusal('TemplateNotPermitted', `this claim is for template ${enrolment.template}`, 403);
-      }
-      const hash = registrationHash(request);
-      if (enrolment.answer) {
-        if (Buffer.from(enrolment.registrationHash ?? []).equals(hash)) return nameOf(enrolment.answer);
-        throw refusal('AlreadyRegistered', 'this certificate was registered with other parameters', 409);
-      }
-      const { name, attributes, configuration } = fillTemplate(definition, request.parameters);
-      const device = await adoptDevice(tx, { id: randomUUIDv7(), name, template: enrolment.template, attributes });
-      if (!device) throw refusal('DeviceExists', `a device named ${name} is enrolled or blocked already`, 409);
-      const answer = { deviceName: device.name, configuration };
-      await bindCertificate(tx, enrolment.certificateId, device);
-      await markRegistered(tx, enrolment.id, { deviceId: device.id, registrationHash: hash, answer });
-      await insertAudit(tx, `claim/${enrolment.claimId}`, {
-        action: 'device.registered',
-        subject: `device/${device.name}`,
-        data: { template: enrolment.template, certificateId: enrolment.certificateId },
-      });
-      return nameOf(answer);
+      await keepCertificate(tx, permission, issued);
+      const { certificateId } = issued;
+      const enrolment = await open(tx, request, { ...permission, state: 'ISSUED', certificateId });
+      return describeIssued(enrolment);
     });
   },
 
   /**
-   * Ends an enrolment whose certificate was never used: revoked, slot given back. Repeating it is safe, and so is losing
-   * the race against the device: the certificate's row decides, and one that was activated stays.
+   * Gives the enrolment's certificate to a device, new or registered ahead, or lets it wait for an operator. Repeating it
+   * is safe: the first registration of an enrolment stands, the same parameters find it again, and others are refused.
    */
-  async lapseEnrolment({ enrolmentId }: { enrolmentId: string }): Promise<'LAPSED' | 'ACTIVATED'> {
+  async registerDevice({
+    enrolmentId,
+    ...asked
+  }: workflow.RegisterDevice & { enrolmentId: string }): Promise<Standing | workflow.HookToAsk> {
+    return db.transaction(async (tx) => {
+      const found = await enrolments.lockEnrolment(tx, enrolmentId);
+      if (!found) throw refusal('EnrolmentLapsed', 'the enrolment is over', 403);
+      const { enrolment } = found;
+      if (enrolment.template !== asked.template) throw wrongTemplate(enrolment.template);
+      const hash = registrationHash(asked);
+      const standing = standingOf(enrolment, hash);
+      if (standing) return standing;
+      const { key, evidence } = enrolment;
+      const definition = readDefinition(found.definition);
+      const registration = await planRegistration(tx, { definition, key, asked, evidence });
+      if ('hookKey' in registration) return registration;
+      return register(tx, { ...found, definition, registration, hash, certify: async () => certificateOf(enrolment) });
+    });
+  },
+
+  /**
+   * Certificate and registration in one step: the certificate carries the device's name. Repeating it is safe like the
+   * two steps: the enrolment of the claim and key stands, with its device or its wait.
+   */
+  async enrolDevice(
+    request: Request & { registration: workflow.RegisterDevice },
+  ): Promise<(Standing & { enrolmentId: string }) | workflow.HookToAsk> {
+    const { registration: asked, evidence = {} } = request;
+    const hash = registrationHash(asked);
+    const key = keyOf(request);
+    const existing = await findEnrolmentByKey(db, key);
+    if (existing) return { enrolmentId: existing.id, ...(standingOf(existing, hash) ?? openUntil(existing)) };
+
+    const permission = await findPermission(db, request);
+    const { claim, definition } = permission;
+    if (claim.template !== asked.template) throw wrongTemplate(claim.template);
+    const registration = await planRegistration(db, { definition, key, asked, evidence });
+    if ('hookKey' in registration) return registration;
+    // A device that was registered ahead keeps the case of its name.
+    const name = (await findDevice(db, registration.name))?.device.name ?? registration.name;
+    if (!trustsRequest(definition)) certification.checkRequestedNames(evidence, name);
+    const issued = await certify(authority, permission, name);
+    const keep = async (tx: Db) => {
+      await keepCertificate(tx, permission, issued);
+      return issued.certificateId;
+    };
+    return db.transaction(async (tx) => {
+      const enrolment = await open(tx, request, { ...permission, state: 'ISSUED', certificateId: null });
+      const made = await register(tx, { enrolment, claim, definition, registration, hash, certify: () => keep(tx) });
+      return { enrolmentId: enrolment.id, ...made };
+    });
+  },
+
+  /**
+   * Carries out what an operator has decided. Repeating it is safe: the row says what stands. What was approved and may
+   * not be any more, because of a block or a change of the template, is denied.
+   */
+  async settleEnrolment({ enrolmentId }: { enrolmentId: string }): Promise<Standing | Over> {
+    try {
+      return await db.transaction(async (tx) => {
+        const found = await enrolments.lockEnrolment(tx, enrolmentId);
+        if (!found) return 'LAPSED';
+        const { enrolment, claim } = found;
+        const { registration, registrationHash: hash, publicKey, approvedAt } = enrolment;
+        const over = overOf(enrolment);
+        if (over) return over;
+        if (!registration || !hash || !approvedAt || enrolment.answer)
+          return standingOf(enrolment) ?? openUntil(enrolment);
+        const definition = readDefinition(found.definition);
+        const issue = async (device: string) => {
+          const request = { claimId: claim.id, publicKey: Buffer.from(publicKey ?? []).toString('base64') };
+          const permission = await findPermission(tx, request);
+          const issued = await certify(authority, permission, device);
+          await keepCertificate(tx, permission, issued);
+          return issued.certificateId;
+        };
+        const given = async (device: string) => enrolment.certificateId ?? issue(device);
+        return register(tx, { enrolment, claim, definition, registration, hash, certify: given });
+      });
+    } catch (error) {
+      const refused = findRefusal(error);
+      if (!refused) throw error;
+      await refuseApproved(db, enrolmentId, refused.detail);
+      return 'DENIED';
+    }
+  },
+
+  /**
+   * Ends an enrolment whose time is over and whose certificate was never used: revoked, slot given back. Repeating it is
+   * safe, and so is losing the race against the device: the certificate's row decides, and one that was activated stays.
+   * An enrolment that has more time by now is told with it.
+   */
+  async lapseEnrolment({ enrolmentId }: { enrolmentId: string }): Promise<Over | Standing> {
     const outcome = await db.transaction(async (tx) => {
-      const found = await lockEnrolment(tx, enrolmentId);
-      if (!found || found.enrolment.state === 'LAPSED') return 'LAPSED';
+      const found = await enrolments.lockEnrolment(tx, enrolmentId);
+      if (!found) return 'LAPSED';
       const { certificateId, claimId } = found.enrolment;
-      const revocation = { id: certificateId, reason: 'neverUsed', from: ['PENDING_ACTIVATION' as const] };
-      if (!(await revokeCertificate(tx, revocation))) return 'ACTIVATED';
-      await releaseClaimSlot(tx, claimId);
-      await markLapsed(tx, enrolmentId);
-      await insertAudit(
-        tx,
-        'system/lifecycle',
-        { action: 'enrolment.lapsed', subject: `enrolment/${enrolmentId}`, data: { certificateId, claimId } },
-        { action: 'certificate.revoked', subject: `certificate/${certificateId}`, data: { reason: 'neverUsed' } },
-      );
+      const over = overOf(found.enrolment);
+      if (over) return over;
+      if (!found.isOver) return standingOf(found.enrolment) ?? openUntil(found.enrolment);
+      const revocation = { reason: 'neverUsed', from: ['PENDING_ACTIVATION' as const] };
+      const isRevoked = certificateId !== null && (await revokeCertificate(tx, { id: certificateId, ...revocation }));
+      if (certificateId && !isRevoked && (await findCertificateState(tx, certificateId)) === 'ACTIVE')
+        return 'ACTIVATED';
+      await enrolments.releaseClaimSlot(tx, claimId);
+      await enrolments.markLapsed(tx, enrolmentId);
+      const data = { claimId, ...(certificateId && { certificateId }) };
+      await insertAudit(tx, 'system/lifecycle', {
+        action: 'enrolment.lapsed',
+        subject: `enrolment/${enrolmentId}`,
+        data,
+      });
+      if (isRevoked) {
+        const subject = `certificate/${certificateId}`;
+        await insertAudit(tx, 'system/lifecycle', {
+          action: 'certificate.revoked',
+          subject,
+          data: { reason: 'neverUsed' },
+        });
+      }
       return 'LAPSED';
     });
     if (outcome === 'LAPSED') wire.tell({ feed: true });
     return outcome;
   },
+
+  /** Revokes what the device had before, now that it has connected with the new one. Repeating it finds nothing to do. */
+  async retireSuperseded({ enrolmentId }: { enrolmentId: string }): Promise<void> {
+    const retired = await db.transaction(async (tx) => {
+      const { deviceId, certificateId: keep } = (await takeSuperseding(tx, enrolmentId)) ?? {};
+      if (!deviceId || !keep) return false;
+      return retireOthers(tx, { deviceId, keep, states: ['PENDING_ACTIVATION', 'ACTIVE'] });
+    });
+    if (retired) wire.tell({ feed: true });
+  },
 });
 
-type Enrolment = { id: string; certificateId: string; template: string; closesAt: Date };
+const keyOf = ({ claimId, publicKey }: Pick<Request, 'claimId' | 'publicKey'>) =>
+  enrolmentKey(claimId, Buffer.from(publicKey, 'base64'));
 
-const describe = ({ id, certificateId, template, closesAt }: Enrolment): CertificateIssued => ({
-  enrolmentId: id,
-  certificateId,
-  template,
+type Opening = certification.Permission & Pick<EnrolmentRow, 'state' | 'certificateId'>;
+
+/** The row of a new enrolment, and its slot of the claim. */
+async function open(
+  tx: Db,
+  request: Request,
+  { claim, publicKey, state, certificateId }: Opening,
+): Promise<EnrolmentRow> {
+  const enrolment = await enrolments.insertEnrolment(tx, {
+    id: randomUUIDv7(),
+    key: keyOf(request),
+    claimId: claim.id,
+    template: claim.template,
+    certificateId,
+    state,
+    publicKey,
+    evidence: request.evidence ?? {},
+    asked: request.registration ?? null,
+    closesAt: new Date(Date.now() + request.activateWithinMs),
+  });
+  // Last, because every enrolment under the claim waits for this row until the commit.
+  if (!(await enrolments.takeClaimSlot(tx, claim.id))) throw certification.claimSpent(claim);
+  return enrolment;
+}
+
+const describeIssued = (enrolment: EnrolmentRow) => ({
+  enrolmentId: enrolment.id,
+  certificateId: certificateOf(enrolment),
+  template: enrolment.template,
+  closesAtMs: enrolment.closesAt.getTime(),
+});
+
+function certificateOf({ certificateId }: EnrolmentRow): string {
+  if (certificateId) return certificateId;
+  throw refusal('AlreadyRegistered', 'this enrolment was begun by another way of enrolling', 409);
+}
+
+const openUntil = ({ registration, closesAt, supersedes }: EnrolmentRow): Standing => ({
+  deviceName: registration?.name ?? '',
   closesAtMs: closesAt.getTime(),
+  supersedes,
 });
 
-/** The rest of the answer stays out of histories: a configuration may hold what is not for everybody. */
-const nameOf = ({ deviceName }: DeviceRegistered): DeviceRegistered => ({ deviceName });
+const overOf = ({ state }: EnrolmentRow): Over | undefined =>
+  state === 'LAPSED' || state === 'DENIED' || state === 'ACTIVATED' ? state : undefined;
 
-const keyInUse = () => refusal('KeyInUse', 'this key has a certificate already: a device needs a key of its own', 409);
-
-function refuseEnding(error: unknown): never {
-  if (error instanceof AuthorityEnding) throw refusal('AuthorityEnding', 'the issuing authority ends too soon', 503);
-  throw error;
+/**
+ * What an enrolment has been told already; undefined when it has yet to be registered, or an operator has approved. The
+ * rest of the answer stays out of histories: a configuration may hold what is not for everybody.
+ */
+function standingOf(enrolment: EnrolmentRow, hash?: Buffer): Standing | undefined {
+  const { state, answer, registration, waitsFor, approvedAt, supersedes, closesAt } = enrolment;
+  if (state === 'LAPSED') throw refusal('EnrolmentLapsed', 'the enrolment is over', 403);
+  if (state === 'DENIED') throw refusal('EnrolmentDenied', 'an operator has denied this enrolment', 403);
+  const isSame = !hash || !enrolment.registrationHash || hash.equals(enrolment.registrationHash);
+  if (!isSame) throw refusal('AlreadyRegistered', 'this certificate was registered with other parameters', 409);
+  const closesAtMs = closesAt.getTime();
+  if (answer) return { deviceName: answer.deviceName, closesAtMs, supersedes };
+  if (!registration || !waitsFor || approvedAt) return undefined;
+  return { deviceName: registration.name, closesAtMs, waitsFor };
 }
 
-/** Names the fault of a claim that gave no slot. */
-function claimSpent(claim: { revokedAt: Date | null; expiresAt: Date; uses: number; usesMax: number }) {
-  if (claim.revokedAt) return refusal('ClaimRevoked', 'the claim is revoked', 403);
-  if (claim.expiresAt <= new Date()) return refusal('ClaimExpired', 'the claim has expired', 403);
-  if (claim.uses >= claim.usesMax) {
-    return refusal('ClaimExhausted', `the claim's budget of ${claim.usesMax} devices is used up`, 403);
-  }
-  return refusal('RateExceeded', "the claim's rate of enrolments per minute is exceeded", 429);
-}
+const wrongTemplate = (template: string) =>
+  refusal('TemplateNotPermitted', `this claim is for template ${template}`, 403);

@@ -1,12 +1,14 @@
 import type { Deps } from './deps.ts';
 import { commandActivities } from './commands.ts';
 import { decommissionActivities } from './decommissions.ts';
+import { decisionHookActivities } from './decision-hooks.ts';
 import { enrolmentActivities } from './enrolments.ts';
 import { revocationActivities } from './revocations.ts';
 import { rolloutActivities } from './rollouts.ts';
 
 export const createActivities = (deps: Deps) => ({
   ...enrolmentActivities(deps),
+  ...decisionHookActivities(deps),
   ...commandActivities(deps),
   ...revocationActivities(deps),
   ...decommissionActivities(deps),

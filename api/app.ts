@@ -6,6 +6,7 @@ import { artifactRoutes, artifactUploads } from './artifacts.ts';
 import { auditRoutes } from './audit.ts';
 import { authenticate } from './auth.ts';
 import { authorityEndingRoutes } from './authority-endings.ts';
+import { blockRoutes } from './blocks.ts';
 import { readBodies } from './bodies.ts';
 import { certificateRoutes } from './certificates.ts';
 import { claimRoutes } from './claims.ts';
@@ -62,6 +63,8 @@ export type Deps = {
   version: string;
   /** 32 bytes, the same in every API process. */
   cursorKey: Uint8Array;
+  /** 32 bytes, the same in every lifecycle worker: seals the secrets of templates' hooks. */
+  sealingKey: Uint8Array;
   limits: { bodyBytes: number; artifactBytes: number; requestsPerSecond: number };
   /** Of streams of events. */
   streams?: Partial<StreamLimits> | undefined;
@@ -74,7 +77,7 @@ export type Deps = {
 /** What the routes of a noun are made from. */
 export type RouteDeps = Pick<
   Deps,
-  'db' | 'authority' | 'temporalUiUrl' | 'namespace' | 'streams' | 'closing' | 'report'
+  'db' | 'authority' | 'sealingKey' | 'temporalUiUrl' | 'namespace' | 'streams' | 'closing' | 'report'
 > & { findPage: FindPage };
 
 /** The API as one function from request to answer: `createApp(deps).fetch`. */
@@ -94,7 +97,15 @@ export function createApp(deps: Deps) {
   app.use(workOnce({ db, wire }));
 
   const routeDeps = { ...deps, findPage: createLists(deps) };
-  const nouns = [deviceRoutes, decommissionRoutes, groupRoutes, templateRoutes, claimRoutes, serviceRoutes];
+  const nouns = [
+    deviceRoutes,
+    decommissionRoutes,
+    blockRoutes,
+    groupRoutes,
+    templateRoutes,
+    claimRoutes,
+    serviceRoutes,
+  ];
   const software = [artifactRoutes, releaseKeyRoutes, releaseRoutes, orderKeyRoutes];
   const rollouts = [
     rolloutRoutes,

@@ -1,12 +1,15 @@
 import { createPublicKey, randomBytes, randomUUIDv7 } from 'node:crypto';
 import { createRoute, z } from '@hono/zod-openapi';
+import type { Context } from 'hono';
 import { claimFields, findClaim, insertClaim, listClaims, revokeClaim, type ClaimRow } from '../db/claims.ts';
 import { AuthorityEnding, type Authority, type IssuedCertificate, type IssueRequest } from '../pki/authority.ts';
 import { makeKeyPair } from '../pki/keys.ts';
-import type { RouteDeps } from './app.ts';
+import type { Api, RouteDeps } from './app.ts';
 import { Problem } from './problem.ts';
 import * as schemas from './schemas.ts';
 import { answer, body, listOf, listQuery, notFound, otherwise } from './schemas.ts';
+import { newClaim, sha256, tokenSeconds, type NewClaim } from './new-claims.ts';
+import { mintClaimToken } from '../pki/claim-tokens.ts';
 
 const tags = ['claims'];
 const hourMs = 3_600_000;
@@ -14,8 +17,11 @@ const hourMs = 3_600_000;
 const claim = z
   .object({
     id: schemas.uuid,
+    kind: z.enum(['certificate', 'token', 'manufacturer']),
     template: schemas.templateName,
-    certificateId: schemas.certificateId,
+    certificateId: schemas.certificateId.nullable().openapi({ description: 'Of a claim that is a certificate' }),
+    deviceNames: z.array(schemas.deviceName).nullable().openapi({ description: 'The only devices that it is for' }),
+    keySha256: sha256.nullable().openapi({ description: 'Of the only public key that it is for' }),
     uses: z.int(),
     usesMax: z.int(),
     ratePerMinute: z.int(),
@@ -25,22 +31,18 @@ const claim = z
   })
   .openapi('Claim');
 
-const newClaim = z
-  .strictObject({
-    template: schemas.templateName,
-    usesMax: z.int().min(1).max(1_000_000).default(1),
-    ratePerMinute: z.int().min(1).max(100_000).default(60),
-    expiresInHours: z.int().min(1).max(17_520).default(24),
-  })
-  .openapi('NewClaim');
-
 const createdClaim = claim
   .extend({
-    certificate: z.object({
-      certificatePem: z.string().openapi({ description: 'The chain, the claim certificate first' }),
-      privateKey: z.string().optional().openapi({
-        description: 'PKCS #8 in PEM. In this answer only: a repeat of the request is answered without it',
-      }),
+    certificate: z
+      .object({
+        certificatePem: z.string().openapi({ description: 'The chain, the claim certificate first' }),
+        privateKey: z.string().optional().openapi({
+          description: 'PKCS #8 in PEM. In this answer only: a repeat of the request is answered without it',
+        }),
+      })
+      .optional(),
+    token: z.string().optional().openapi({
+      description: 'What a device shows. In this answer only: a repeat of the request is answered without it',
     }),
   })
   .openapi('CreatedClaim');
@@ -59,10 +61,10 @@ const routes = {
     method: 'post',
     path: '/claims',
     operationId: 'createClaim',
-    summary: 'Permits a number of devices to enrol with a claim certificate',
+    summary: 'Permits a number of devices to enrol, with a certificate or a token',
     tags,
     request: { body: body(newClaim) },
-    responses: { 201: answer('Created, with its key', createdClaim), ...otherwise },
+    responses: { 201: answer('Created, with its key or its token', createdClaim), ...otherwise },
   }),
   revoke: createRoute({
     method: 'delete',
@@ -75,8 +77,32 @@ const routes = {
   }),
 };
 
-export const claimRoutes = ({ findPage, authority }: RouteDeps) =>
-  schemas
+export const claimRoutes = ({ findPage, authority }: RouteDeps) => {
+  async function createCertificate(c: Context<Api>, request: NewClaim) {
+    const id = randomUUIDv7();
+    const lifetimeMs = request.expiresInHours * hourMs;
+    const { privateKeyPem, publicKeyPem } = makeKeyPair();
+    const publicKey = createPublicKey(publicKeyPem).export({ type: 'spki', format: 'der' });
+    const issued = await issue(authority, { profile: 'claim', subject: { claim: id }, publicKey, lifetimeMs });
+    const row = await insertClaim(c.var.db, c.var.actor, rowOf(request, id, lifetimeMs), {
+      certificate: certificateRow(issued, id),
+    });
+    if (!row) throw unknownTemplate();
+    const certificate = { certificatePem: issued.chainPem };
+    const kept = { ...present(row), certificate };
+    return { kept, secret: { certificate: { ...certificate, privateKey: privateKeyPem } } };
+  }
+
+  async function createToken(c: Context<Api>, request: NewClaim) {
+    const id = randomUUIDv7();
+    const { token, tokenHash } = mintClaimToken(id);
+    const claimed = rowOf(request, id, tokenSeconds(request) * 1_000);
+    const row = await insertClaim(c.var.db, c.var.actor, claimed, { tokenHash });
+    if (!row) throw unknownTemplate();
+    return { kept: present(row), secret: { token } };
+  }
+
+  return schemas
     .createRouter()
     .openapi(routes.list, async (c) => {
       const rows = await findPage(c, c.req.valid('query'), {
@@ -87,18 +113,12 @@ export const claimRoutes = ({ findPage, authority }: RouteDeps) =>
       return c.json({ items: rows.map(present) }, 200);
     })
     .openapi(routes.create, async (c) => {
-      const { expiresInHours, ...request } = c.req.valid('json');
-      const id = randomUUIDv7();
-      const lifetimeMs = expiresInHours * hourMs;
-      const { privateKeyPem, publicKeyPem } = makeKeyPair();
-      const publicKey = createPublicKey(publicKeyPem).export({ type: 'spki', format: 'der' });
-      const issued = await issue(authority, { profile: 'claim', subject: { claim: id }, publicKey, lifetimeMs });
-      const expiresAt = new Date(Date.now() + lifetimeMs);
-      const row = await insertClaim(c.var.db, c.var.actor, { ...request, id, expiresAt }, certificateRow(issued, id));
-      if (!row) throw unknownTemplate();
-      const created = { ...present(row), certificate: { certificatePem: issued.chainPem } };
-      c.set('kept', created);
-      return c.json({ ...created, certificate: { ...created.certificate, privateKey: privateKeyPem } }, 201);
+      const request = c.req.valid('json');
+      const { kept, secret } = await (request.kind === 'token'
+        ? createToken(c, request)
+        : createCertificate(c, request));
+      c.set('kept', kept);
+      return c.json({ ...kept, ...secret }, 201);
     })
     .openapi(routes.revoke, async (c) => {
       const { id } = c.req.valid('param');
@@ -108,9 +128,27 @@ export const claimRoutes = ({ findPage, authority }: RouteDeps) =>
       c.var.tell({ feed: true });
       return c.body(null, 204);
     });
+};
+
+const rowOf = (
+  { template, usesMax, ratePerMinute, deviceNames, keySha256 }: NewClaim,
+  id: string,
+  lifetimeMs: number,
+) => ({
+  id,
+  template,
+  usesMax,
+  ratePerMinute,
+  deviceNames: deviceNames?.map((name) => name.toLowerCase()) ?? null,
+  spkiSha256: keySha256 === undefined ? null : Buffer.from(keySha256, 'hex'),
+  expiresAt: new Date(Date.now() + lifetimeMs),
+});
 
 const present = (row: ClaimRow) => ({
   id: row.id,
+  kind: row.kind,
+  deviceNames: row.deviceNames,
+  keySha256: row.spkiSha256 && Buffer.from(row.spkiSha256).toString('hex'),
   template: row.template,
   certificateId: row.certificateId,
   uses: row.uses,

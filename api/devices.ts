@@ -2,6 +2,7 @@ import { randomUUIDv7 } from 'node:crypto';
 import { createRoute, z } from '@hono/zod-openapi';
 import { certificateFields, listCertificates, type CertificatePage } from '../db/certificates.ts';
 import type { Db } from '../db/client.ts';
+import { blockDevice, unblockDevice } from '../db/blocks.ts';
 import * as devices from '../db/devices.ts';
 import { listGroupsOf } from '../db/group-members.ts';
 import { readSoftware } from '../db/software.ts';
@@ -102,7 +103,8 @@ const routes = {
     method: 'post',
     path: `${path}/block`,
     operationId: 'blockDevice',
-    summary: 'Closes its sessions and lets it in no more',
+    summary:
+      'Closes its sessions and lets it in no more; its name and keys cannot enrol, whatever becomes of the device',
     tags,
     request: { params, body: { ...body(blocking), required: false } },
     responses: { 200: answer('Blocked', device), ...otherwise },
@@ -111,10 +113,14 @@ const routes = {
     method: 'post',
     path: `${path}/unblock`,
     operationId: 'unblockDevice',
-    summary: 'Lets a blocked device in again',
+    summary: 'Takes the block of a name and its keys away, also when the device is gone',
     tags,
     request: { params },
-    responses: { 200: answer('Let in again', device), ...otherwise },
+    responses: {
+      200: answer('Let in again', device),
+      204: { description: 'There is no such device any more; its name and keys may enrol again' },
+      ...otherwise,
+    },
   }),
   certificates: createRoute({
     method: 'get',
@@ -166,7 +172,7 @@ export const deviceRoutes = ({ findPage }: RouteDeps) =>
     })
     .openapi(routes.block, async (c) => {
       const { name } = c.req.valid('param');
-      const row = await devices.blockDevice(c.var.db, c.var.actor, name, c.req.valid('json').reason);
+      const row = await blockDevice(c.var.db, c.var.actor, name, c.req.valid('json').reason);
       if (!row)
         throw (await devices.findDevice(c.var.db, name)) ? conflict('The device is blocked already.') : notFound();
       c.var.tell({ feed: true });
@@ -174,10 +180,10 @@ export const deviceRoutes = ({ findPage }: RouteDeps) =>
     })
     .openapi(routes.unblock, async (c) => {
       const { name } = c.req.valid('param');
-      const row = await devices.unblockDevice(c.var.db, c.var.actor, name);
-      if (!row) throw await whyNotUnblocked(c.var.db, name);
+      const unblocked = await unblockDevice(c.var.db, c.var.actor, name);
+      if (!unblocked) throw await whyNotUnblocked(c.var.db, name);
       c.var.tell({ feed: true });
-      return c.json(presentDevice(row), 200);
+      return unblocked.row ? c.json(presentDevice(unblocked.row), 200) : c.body(null, 204);
     })
     .openapi(routes.certificates, async (c) => {
       const found = await devices.findDevice(c.var.db, c.req.valid('param').name);

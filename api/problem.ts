@@ -86,7 +86,7 @@ function writeRefusal(c: Context, { code, detail, status }: RefusalDetail): Resp
 const typeOf = (code: string) => `urn:longhaul:problem:${code}`;
 
 /** A key that its owner put in the wrong place is not shown again: answers end up in logs. */
-const keys = /lh_[0-9a-f]{32}_[\w-]+/g;
+const keys = /lhc?_[0-9a-f]{32}_[\w-]+/g;
 
 const send = (c: Context, status: ContentfulStatusCode, body: object, headers: Record<string, string> = {}) =>
   c.body(JSON.stringify(body).replaceAll(keys, 'lh_…'), status, {

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { createAdaptorServer } from '@hono/node-server';
 import { DrizzleQueryError } from 'drizzle-orm';
 import { connect } from '../db/client.ts';
+import { hookSealingKey } from '../pki/hook-secrets.ts';
 import { apiConfig } from '../workers/config.ts';
 import { readKey } from '../workers/keys.ts';
 import { createLog } from '../workers/log.ts';
@@ -44,6 +45,7 @@ const app = createApp({
   namespace: temporal.namespace,
   version,
   cursorKey: new Uint8Array(hkdfSync('sha256', keyEncryptionKey, '', 'longhaul list cursors', 32)),
+  sealingKey: hookSealingKey(keyEncryptionKey),
   limits: { bodyBytes, artifactBytes: config.artifactBytesMax, requestsPerSecond: config.requestsPerSecond },
   closing: closing.signal,
   // A query's own message holds its parameters, which may be somebody's data: the cause says what was wrong with it.

@@ -1,8 +1,17 @@
 import { z } from '@hono/zod-openapi';
-import type { TemplateDefinition } from '../db/schema.ts';
-import { attributeName, plainText } from './schemas.ts';
+import { keyKinds, type TemplateDefinition } from '../db/enrolment-schema.ts';
+import { attributeName, groupName, plainText } from './schemas.ts';
 
-const placeholder = /\$\{([A-Za-z0-9_]+)\}/g;
+const placeholder = /\$\{([A-Za-z0-9_]+(?:\.[A-Za-z]+)?)\}/g;
+/** Whose word each is, its name says: the manufacturer's certificate was proven, a request is as good as a parameter. */
+const certificateFields = new Set([
+  'manufacturer.commonName',
+  'manufacturer.serialNumber',
+  'manufacturer.organization',
+  'manufacturer.organizationalUnit',
+  'request.commonName',
+  'request.serialNumber',
+]);
 const literal = /^[A-Za-z0-9_.:-]*$/;
 const nameLengthMax = 63;
 const entriesMax = 50;
@@ -13,6 +22,12 @@ const texts = (lengthMax: number) =>
     .record(attributeName, plainText(lengthMax))
     .refine((record) => Object.keys(record).length <= entriesMax, `there are at most ${entriesMax} of them`);
 
+const hookUrl = z
+  .url({ protocol: /^https?$/ })
+  .max(2_000)
+  .refine((text) => !new URL(text).username && !new URL(text).password, 'it holds credentials')
+  .openapi({ example: 'https://factory.example/enrolments' });
+
 /** What a device becomes that enrols by the template. `${parameter}` stands for what the device says of itself. */
 export const templateDefinition = z
   .strictObject({
@@ -21,11 +36,32 @@ export const templateDefinition = z
       .min(1)
       .max(200)
       .openapi({ description: 'The device name; `${parameter}` stands for a parameter', example: 'pump-${serial}' }),
-    parameters: z.array(parameterName).min(1).max(20),
+    parameters: z.array(parameterName).max(20),
     attributes: texts(800).default({}),
     lifetimeDays: z.int().min(1).max(3_650).default(365),
     configuration: texts(2_000).default({}).openapi({ description: 'Given to the device as its configuration' }),
     serverMadeKeys: z.boolean().default(false).openapi({ description: 'Whether keys may be made for the device' }),
+    groups: z.array(groupName).max(20).default([]).openapi({ description: 'Static groups that the device joins' }),
+    keys: z
+      .array(z.enum(keyKinds))
+      .min(1)
+      .max(keyKinds.length)
+      .default([...keyKinds])
+      .openapi({ description: 'The keys that a device may have' }),
+    existing: z.enum(['reject', 'approve', 'replace']).default('approve').openapi({
+      description:
+        'When a device of the name is enrolled already: refuse, ask an operator, or let the new certificate take the place of the old ones once the device has connected with it',
+    }),
+    approval: z.boolean().default(false).openapi({ description: 'Whether an operator has to approve of each device' }),
+    approvalWithinHours: z
+      .int()
+      .min(1)
+      .max(720)
+      .default(72)
+      .openapi({ description: 'How long a device waits for an operator, and may then come back for its answer' }),
+    hook: z.strictObject({ url: hookUrl }).nullable().default(null).openapi({
+      description: 'Asked before each device enrols, signed by Standard Webhooks; only `{"allow": true}` allows',
+    }),
   })
   .superRefine((definition, context) => {
     const fault = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
@@ -33,8 +69,10 @@ export const templateDefinition = z
     if (declared.size < definition.parameters.length) fault(['parameters'], 'a parameter is declared twice');
     judgePattern(definition.namePattern, fault);
     for (const { path, text } of textsOf(definition)) {
-      const unknown = [...text.matchAll(placeholder)].find(([, name = '']) => !declared.has(name));
-      if (unknown) fault(path, `\${${unknown[1]}} is not among the parameters`);
+      const unknown = [...text.matchAll(placeholder)].find(
+        ([, name = '']) => !declared.has(name) && !certificateFields.has(name),
+      );
+      if (unknown) fault(path, `\${${unknown[1]}} is not among the parameters, nor a field of a certificate`);
       if (text.replaceAll(placeholder, '').includes('${')) fault(path, 'a placeholder is not closed or not a name');
     }
   })

@@ -1,5 +1,8 @@
 import { createRoute, z } from '@hono/zod-openapi';
+import type { Db } from '../db/client.ts';
+import { findGroup } from '../db/groups.ts';
 import * as templates from '../db/templates.ts';
+import { mintHookSecret } from '../pki/hook-secrets.ts';
 import type { RouteDeps } from './app.ts';
 import { Problem } from './problem.ts';
 import * as schemas from './schemas.ts';
@@ -23,6 +26,15 @@ const newTemplate = z
   .strictObject({ name: schemas.templateName, definition: templateDefinition })
   .openapi('NewTemplate');
 
+const withSecret = template
+  .extend({
+    hookSecret: z.string().optional().openapi({
+      description: 'What signs the calls of a new hook. In this answer only: `…/hook-secret` makes another',
+    }),
+  })
+  .openapi('TemplateWithSecret');
+const hookSecret = z.object({ hookSecret: z.string() }).openapi('HookSecret');
+
 const routes = {
   list: createRoute({
     method: 'get',
@@ -40,7 +52,7 @@ const routes = {
     summary: 'Says what devices become that enrol by it',
     tags,
     request: { body: body(newTemplate) },
-    responses: { 201: answer('Created', template), ...otherwise },
+    responses: { 201: answer('Created', withSecret), ...otherwise },
   }),
   get: createRoute({
     method: 'get',
@@ -58,7 +70,16 @@ const routes = {
     summary: 'Replaces the definition; later registrations follow the new one',
     tags,
     request: { params, body: body(z.strictObject({ definition: templateDefinition }).openapi('TemplateReplacement')) },
-    responses: { 200: answer('As it is now', template), ...otherwise },
+    responses: { 200: answer('As it is now', withSecret), ...otherwise },
+  }),
+  secret: createRoute({
+    method: 'post',
+    path: `${path}/hook-secret`,
+    operationId: 'replaceHookSecret',
+    summary: "Makes another secret for the template's hook, which signs its calls from now on",
+    tags,
+    request: { params, body: { ...body(z.strictObject({})), required: false } },
+    responses: { 201: answer('In this answer only', hookSecret), ...otherwise },
   }),
   delete: createRoute({
     method: 'delete',
@@ -71,7 +92,7 @@ const routes = {
   }),
 };
 
-export const templateRoutes = ({ findPage }: RouteDeps) =>
+export const templateRoutes = ({ findPage, sealingKey }: RouteDeps) =>
   schemas
     .createRouter()
     .openapi(routes.list, async (c) => {
@@ -83,9 +104,13 @@ export const templateRoutes = ({ findPage }: RouteDeps) =>
       return c.json({ items: rows.map(present) }, 200);
     })
     .openapi(routes.create, async (c) => {
-      const row = await templates.insertTemplate(c.var.db, c.var.actor, c.req.valid('json'));
+      const request = c.req.valid('json');
+      await judgeGroups(c.var.db, request.definition.groups);
+      const { secret, sealed } = mintHookSecret(request.name, sealingKey);
+      const row = await templates.insertTemplate(c.var.db, c.var.actor, request, sealed);
       if (!row) throw new Problem('name-taken', 'There is a template of this name.');
-      return c.json(present(row), 201);
+      c.set('kept', present(row));
+      return c.json({ ...present(row), ...(row.definition.hook && { hookSecret: secret }) }, 201);
     })
     .openapi(routes.get, async (c) => {
       const row = await templates.findTemplate(c.var.db, c.req.valid('param').name);
@@ -94,9 +119,21 @@ export const templateRoutes = ({ findPage }: RouteDeps) =>
     })
     .openapi(routes.replace, async (c) => {
       const replacement = { ...c.req.valid('param'), ...c.req.valid('json') };
-      const row = await templates.replaceTemplate(c.var.db, c.var.actor, replacement);
-      if (!row) throw notFound();
-      return c.json(present(row), 200);
+      await judgeGroups(c.var.db, replacement.definition.groups);
+      const { secret, sealed } = mintHookSecret(replacement.name, sealingKey);
+      const replaced = await templates.replaceTemplate(c.var.db, c.var.actor, replacement, sealed);
+      if (!replaced) throw notFound();
+      return c.json({ ...present(replaced.row), ...(replaced.isNewSecret && { hookSecret: secret }) }, 200);
+    })
+    .openapi(routes.secret, async (c) => {
+      const { name } = c.req.valid('param');
+      const { secret, sealed } = mintHookSecret(name, sealingKey);
+      if (!(await templates.replaceHookSecret(c.var.db, c.var.actor, name, sealed))) {
+        const exists = await templates.findTemplate(c.var.db, name);
+        throw exists ? new Problem('conflict', 'This template has no hook.') : notFound();
+      }
+      c.set('kept', {});
+      return c.json({ hookSecret: secret }, 201);
     })
     .openapi(routes.delete, async (c) => {
       const { name } = c.req.valid('param');
@@ -109,6 +146,16 @@ export const templateRoutes = ({ findPage }: RouteDeps) =>
 
 const present = ({ createdAt, updatedAt, ...row }: templates.TemplateRow) => ({
   ...row,
+  definition: templates.readDefinition(row.definition),
   createdAt: createdAt.toISOString(),
   updatedAt: updatedAt.toISOString(),
 });
+
+/** A device can join static groups only, and a group that is there. */
+async function judgeGroups(db: Db, names: string[]): Promise<void> {
+  const found = await Promise.all(names.map((name) => findGroup(db, name)));
+  const errors = found.flatMap((group, index) =>
+    group?.filter === null ? [] : [{ pointer: `/definition/groups/${index}`, detail: 'there is no such static group' }],
+  );
+  if (errors.length > 0) throw new Problem('invalid', 'The template names groups that no device can join.', { errors });
+}

@@ -12,7 +12,7 @@ export type AuditEntry =
   | { action: 'authority.ending'; subject: string; data: { months: number; notAfter: string } }
   | { action: 'api-key.created' | 'api-key.revoked'; subject: string; data: { name: string } }
   | {
-      action: 'template.created' | 'template.replaced' | 'template.deleted';
+      action: 'template.created' | 'template.replaced' | 'template.secret-replaced' | 'template.deleted';
       subject: string;
       data: { version?: number };
     }
@@ -40,7 +40,10 @@ export type AuditEntry =
       subject: string;
       data: { code: string; detail: string };
     }
-  | { action: 'enrolment.lapsed'; subject: string; data: { certificateId: string; claimId: string } }
+  | { action: 'enrolment.lapsed'; subject: string; data: { certificateId?: string; claimId: string } }
+  | { action: 'enrolment.waiting'; subject: string; data: { device: string; waitsFor: string } }
+  | { action: 'enrolment.approved'; subject: string; data: { device: string } }
+  | { action: 'enrolment.denied'; subject: string; data: { device: string; reason?: string } }
   | { action: 'connection.refused'; subject: string; data: { code: string; address?: string } }
   | { action: 'topic.refused'; subject: string; data: { action: string; topic: string; code: string } }
   | { action: 'command.created'; subject: string; data: { targets: number; timeoutSeconds: number } }

@@ -33,6 +33,23 @@ export async function bindCertificate(db: Db, id: string, device: { id: string; 
     .where(and(eq(certificates.id, id), eq(certificates.state, 'PENDING_ACTIVATION')));
 }
 
+export async function findCertificateState(db: Db, id: string): Promise<CertificateRow['state'] | undefined> {
+  const [row] = await db.select({ state: certificates.state }).from(certificates).where(eq(certificates.id, id));
+  return row?.state;
+}
+
+/** The living certificates of a device but for one, in these states: at most a few. */
+export async function listOtherCertificates(
+  db: Db,
+  { deviceId, keep, states }: { deviceId: string; keep: string; states: LivingState[] },
+): Promise<string[]> {
+  const rows = await db
+    .select({ id: certificates.id })
+    .from(certificates)
+    .where(and(eq(certificates.deviceId, deviceId), ne(certificates.id, keep), inArray(certificates.state, states)));
+  return rows.map(({ id }) => id);
+}
+
 type LivingState = 'PENDING_ACTIVATION' | 'ACTIVE';
 
 /**

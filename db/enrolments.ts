@@ -2,15 +2,8 @@ import { createHash } from 'node:crypto';
 import { and, desc, eq, gt, inArray, lt, or, sql } from 'drizzle-orm';
 import type { Db } from './client.ts';
 import { instant, text, uuidField, word, type Fields, type Page } from './fields.ts';
-import {
-  authorities,
-  certificates,
-  claims,
-  devices,
-  enrolments,
-  templates,
-  type RegistrationAnswer,
-} from './schema.ts';
+import { claims, enrolments, templates, type AskedRegistration, type EnrolmentState } from './enrolment-schema.ts';
+import { authorities, certificates, devices } from './schema.ts';
 
 export type EnrolmentRow = typeof enrolments.$inferSelect;
 
@@ -19,28 +12,37 @@ export const enrolmentKey = (claimId: string, publicKey: Uint8Array) =>
   createHash('sha256').update(claimId).update(publicKey).digest('hex').slice(0, 32);
 
 /** What tells one registration from another: the same template and parameters, in any order, give the same. */
-export const registrationHash = ({ template, parameters }: { template: string; parameters: Record<string, string> }) =>
+export const registrationHash = ({ template, parameters }: AskedRegistration) =>
   createHash('sha256')
     .update(JSON.stringify([template, Object.entries(parameters).toSorted(([a], [b]) => (a < b ? -1 : 1))]))
     .digest();
 
-/** The enrolment that the same claim and key has: one that is open, or one that was activated within its hour. */
+const open: EnrolmentState[] = ['ISSUED', 'WAITING_FOR_APPROVAL', 'REGISTERED'];
+
+/** The enrolment that the same claim and key has: one that is open, or that was activated or denied within its time. */
 export async function findEnrolmentByKey(db: Db, key: string): Promise<EnrolmentRow | undefined> {
-  const isOpen = inArray(enrolments.state, ['ISSUED', 'REGISTERED']);
-  const isRecent = and(eq(enrolments.state, 'ACTIVATED'), gt(enrolments.closesAt, sql`now()`));
+  const isRecent = and(inArray(enrolments.state, ['ACTIVATED', 'DENIED']), gt(enrolments.closesAt, sql`now()`));
   const [row] = await db
     .select()
     .from(enrolments)
-    .where(and(eq(enrolments.key, key), or(isOpen, isRecent)));
+    .where(and(eq(enrolments.key, key), or(inArray(enrolments.state, open), isRecent)))
+    .orderBy(desc(enrolments.id))
+    .limit(1);
   return row;
 }
 
 /** The enrolment with the template that decides its registration, locked until the transaction ends. */
 export async function lockEnrolment(db: Db, id: string) {
   const [row] = await db
-    .select({ enrolment: enrolments, definition: templates.definition })
+    .select({
+      enrolment: enrolments,
+      claim: claims,
+      definition: templates.definition,
+      isOver: sql<boolean>`${enrolments.closesAt} <= now()`,
+    })
     .from(enrolments)
     .innerJoin(templates, eq(templates.name, enrolments.template))
+    .innerJoin(claims, eq(claims.id, enrolments.claimId))
     .where(eq(enrolments.id, id))
     .for('update', { of: enrolments });
   return row;
@@ -56,37 +58,41 @@ export async function findIssuedChain(db: Db, certificateId: string): Promise<st
   return row?.chain;
 }
 
-export async function insertEnrolment(db: Db, row: typeof enrolments.$inferInsert): Promise<void> {
-  await db.insert(enrolments).values(row);
+/** Of two for the same claim and key, the second throws: tried again, it finds the first. */
+export async function insertEnrolment(db: Db, row: typeof enrolments.$inferInsert): Promise<EnrolmentRow> {
+  const [inserted] = await db.insert(enrolments).values(row).returning();
+  if (!inserted) throw new Error('an enrolment was inserted and not returned');
+  return inserted;
 }
 
 export async function markRegistered(
   db: Db,
   id: string,
-  registered: { deviceId: string; registrationHash: Uint8Array; answer: RegistrationAnswer },
+  registered: Pick<
+    EnrolmentRow,
+    'deviceId' | 'registrationHash' | 'answer' | 'supersedes' | 'certificateId' | 'closesAt'
+  >,
 ): Promise<void> {
   await db
     .update(enrolments)
     .set({ state: 'REGISTERED', ...registered, updatedAt: sql`now()` })
-    .where(and(eq(enrolments.id, id), eq(enrolments.state, 'ISSUED')));
+    .where(and(eq(enrolments.id, id), inArray(enrolments.state, ['ISSUED', 'WAITING_FOR_APPROVAL'])));
 }
 
 export async function markLapsed(db: Db, id: string): Promise<void> {
   await db
     .update(enrolments)
     .set({ state: 'LAPSED', updatedAt: sql`now()` })
-    .where(and(eq(enrolments.id, id), inArray(enrolments.state, ['ISSUED', 'REGISTERED'])));
+    .where(and(eq(enrolments.id, id), inArray(enrolments.state, open)));
 }
 
-export type ClaimSlot = { template: string; certificateId: string };
-
 /**
- * Takes one slot of the claim's budget and one of its rate; undefined when it has none left, has expired or is revoked.
+ * Takes one slot of the claim's budget and one of its rate; false when it has none left, has expired or is revoked.
  * The bucket fills with `rate_per_minute` a minute, up to that many.
  */
-export async function takeClaimSlot(db: Db, claimId: string): Promise<ClaimSlot | undefined> {
+export async function takeClaimSlot(db: Db, claimId: string): Promise<boolean> {
   const filled = sql`least(${claims.ratePerMinute}, ${claims.rateLeft} + extract(epoch from now() - ${claims.rateAt}) / 60 * ${claims.ratePerMinute})`;
-  const [slot] = await db
+  const taken = await db
     .update(claims)
     .set({ uses: sql`${claims.uses} + 1`, rateLeft: sql`${filled} - 1`, rateAt: sql`now()` })
     .where(
@@ -98,8 +104,8 @@ export async function takeClaimSlot(db: Db, claimId: string): Promise<ClaimSlot 
         sql`${filled} >= 1`,
       ),
     )
-    .returning({ template: claims.template, certificateId: claims.certificateId });
-  return slot;
+    .returning({ id: claims.id });
+  return taken.length === 1;
 }
 
 /** A device that never came gives its slot back; what it took of the rate stays taken. */
@@ -110,12 +116,14 @@ export async function releaseClaimSlot(db: Db, claimId: string): Promise<void> {
     .where(eq(claims.id, claimId));
 }
 
+export const enrolmentStates: EnrolmentState[] = [...open, 'ACTIVATED', 'LAPSED', 'DENIED'];
+
 /** What GET /enrolments may be filtered by, each with its index. */
 export const enrolmentFields: Fields = {
   claimId: uuidField(enrolments.claimId),
   certificateId: text(enrolments.certificateId),
   template: text(enrolments.template),
-  state: word(enrolments.state, ['ISSUED', 'REGISTERED', 'ACTIVATED', 'LAPSED']),
+  state: word(enrolments.state, enrolmentStates),
   createdAt: instant(enrolments.createdAt, { id: enrolments.id }),
 };
 

@@ -60,3 +60,12 @@ export async function listGroupsOf(db: Db, deviceId: string): Promise<string[]> 
     .orderBy(asc(groups.name));
   return rows.map(({ name }) => name);
 }
+
+/** Puts a device into static groups, by name; one that is gone, or has a filter, is passed over. */
+export async function joinGroups(db: Db, deviceId: string, names: string[]): Promise<void> {
+  if (names.length === 0) return;
+  await db.execute(sql`
+    insert into group_members (group_id, device_id)
+    select id, ${deviceId}::uuid from groups where lower(name) = any (${lowered(names)}::text[]) and filter is null
+    on conflict do nothing`);
+}

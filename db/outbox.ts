@@ -1,8 +1,9 @@
 import { X509Certificate } from 'node:crypto';
-import { eq, inArray, sql } from 'drizzle-orm';
+import { eq, inArray, or, sql } from 'drizzle-orm';
 import type { Db } from './client.ts';
 import { executePrepared } from './prepared.ts';
-import { certificates, enrolments, outbox, temporalStore } from './schema.ts';
+import { enrolments } from './enrolment-schema.ts';
+import { certificates, outbox, temporalStore } from './schema.ts';
 
 /** What Temporal is still to be told: the start of a workflow, or a signal to one. */
 export type OutboxRow = {
@@ -114,13 +115,18 @@ export async function appendOpenLifecycles(db: Db, lifecycles: Lifecycles): Prom
       from decommissions o join devices d on d.id = o.device_id where o.finished_at is null) open
     order by id`);
   const open = await db
-    .select({ key: enrolments.key, claimId: enrolments.claimId, pem: certificates.pem })
+    .select({ enrolment: enrolments, pem: certificates.pem })
     .from(enrolments)
-    .innerJoin(certificates, eq(certificates.id, enrolments.certificateId))
-    .where(inArray(enrolments.state, ['ISSUED', 'REGISTERED']));
-  const starts = open.map(({ key, claimId, pem }) => ({
+    .leftJoin(certificates, eq(certificates.id, enrolments.certificateId))
+    .where(or(inArray(enrolments.state, ['ISSUED', 'WAITING_FOR_APPROVAL', 'REGISTERED']), enrolments.supersedes));
+  const starts = open.map(({ enrolment: { key, claimId, publicKey, evidence, asked }, pem }) => ({
     workflowId: provisionDevice.idPrefix + key,
-    argument: JSON.stringify({ claimId, publicKey: publicKeyOf(pem) }),
+    argument: JSON.stringify({
+      claimId,
+      evidence,
+      publicKey: publicKey ? Buffer.from(publicKey).toString('base64') : publicKeyOf(pem ?? ''),
+      ...(asked && { registration: asked }),
+    }),
   }));
   if (starts.length === 0) return;
   await db.execute(sql`

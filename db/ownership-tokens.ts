@@ -1,6 +1,6 @@
 import { and, eq, gt, sql } from 'drizzle-orm';
 import type { Db } from './client.ts';
-import { enrolments, ownershipTokens } from './schema.ts';
+import { enrolments, ownershipTokens } from './enrolment-schema.ts';
 
 export async function insertOwnershipToken(db: Db, row: typeof ownershipTokens.$inferInsert): Promise<void> {
   await db.insert(ownershipTokens).values(row);

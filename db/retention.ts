@@ -1,6 +1,7 @@
 import { lt, sql } from 'drizzle-orm';
 import type { Db } from './client.ts';
-import { feed, idempotencyKeys, ownershipTokens } from './schema.ts';
+import { hookAnswers, ownershipTokens } from './enrolment-schema.ts';
+import { feed, idempotencyKeys } from './schema.ts';
 
 /** The tables that only grow: one partition a month, made this many months ahead. */
 const partitioned = ['command_transitions', 'events', 'audit'];
@@ -22,6 +23,11 @@ export async function deleteOldIdempotencyKeys(db: Db): Promise<void> {
 /** An ownership token is worth nothing after its hour; it is kept a day, so that a late use is told why. */
 export async function deleteOldOwnershipTokens(db: Db): Promise<void> {
   await db.delete(ownershipTokens).where(lt(ownershipTokens.expiresAt, sql`now() - interval '24 hours'`));
+}
+
+/** A hook's answer serves the enrolment that it was about, which waits for a month at most. */
+export async function deleteOldHookAnswers(db: Db): Promise<void> {
+  await db.delete(hookAnswers).where(lt(hookAnswers.answeredAt, sql`now() - interval '31 days'`));
 }
 
 /** Gateways read the feed with seconds of overlap, and check the rows themselves at every connect. */

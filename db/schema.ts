@@ -1,8 +1,9 @@
 /**
- * The fleet ledger as queries see it: devices and what is said with them. Jobs and rollouts are in `rollout-schema.ts`. Its constraints, indexes (each with the query that it serves) and
+ * The fleet ledger as queries see it: devices and what is said with them. Jobs and rollouts are in `rollout-schema.ts`, enrolment in
+ * `enrolment-schema.ts`. Its constraints, indexes (each with the query that it serves) and
  * storage settings stand in `migrations/`; a test holds the two against each other.
  */
-import { boolean, doublePrecision, integer, jsonb, pgTable, primaryKey } from 'drizzle-orm/pg-core';
+import { boolean, integer, jsonb, pgTable, primaryKey } from 'drizzle-orm/pg-core';
 import { smallint, text, uuid } from 'drizzle-orm/pg-core';
 import { at, bytea, counter, identity, xid8 } from './columns.ts';
 
@@ -20,38 +21,6 @@ export const authorities = pgTable('authorities', {
   createdAt: at('created_at').notNull().defaultNow(),
   endedAt: at('ended_at'),
   revocationReason: text('revocation_reason'),
-});
-
-/** What a template says, as the API checked it (`api/templates.ts`). */
-export type TemplateDefinition = {
-  namePattern: string;
-  parameters: string[];
-  attributes: Record<string, string>;
-  lifetimeDays: number;
-  configuration: Record<string, string>;
-  serverMadeKeys: boolean;
-};
-
-export const templates = pgTable('templates', {
-  name: text('name').primaryKey(),
-  definition: jsonb('definition').$type<TemplateDefinition>().notNull(),
-  version: integer('version').notNull().default(1),
-  createdAt: at('created_at').notNull().defaultNow(),
-  updatedAt: at('updated_at').notNull().defaultNow(),
-});
-
-export const claims = pgTable('claims', {
-  id: uuid('id').primaryKey(),
-  template: text('template').notNull(),
-  certificateId: text('certificate_id').notNull(),
-  uses: integer('uses').notNull().default(0),
-  usesMax: integer('uses_max').notNull(),
-  ratePerMinute: integer('rate_per_minute').notNull(),
-  rateLeft: doublePrecision('rate_left').notNull(),
-  rateAt: at('rate_at').notNull().defaultNow(),
-  expiresAt: at('expires_at').notNull(),
-  revokedAt: at('revoked_at'),
-  createdAt: at('created_at').notNull().defaultNow(),
 });
 
 export const devices = pgTable('devices', {
@@ -83,31 +52,6 @@ export const certificates = pgTable('certificates', {
   activatedAt: at('activated_at'),
   revokedAt: at('revoked_at'),
   listNumber: counter('list_number'),
-});
-
-/** What a registered device is told: its name, and the template's configuration. */
-export type RegistrationAnswer = { deviceName: string; configuration: Record<string, string> };
-
-export const enrolments = pgTable('enrolments', {
-  id: uuid('id').primaryKey(),
-  key: text('key').notNull(),
-  claimId: uuid('claim_id').notNull(),
-  template: text('template').notNull(),
-  certificateId: text('certificate_id').notNull(),
-  deviceId: uuid('device_id'),
-  state: text('state').$type<'ISSUED' | 'REGISTERED' | 'ACTIVATED' | 'LAPSED'>().notNull(),
-  registrationHash: bytea('registration_hash'),
-  answer: jsonb('answer').$type<RegistrationAnswer>(),
-  closesAt: at('closes_at').notNull(),
-  createdAt: at('created_at').notNull().defaultNow(),
-  updatedAt: at('updated_at').notNull().defaultNow(),
-});
-
-export const ownershipTokens = pgTable('ownership_tokens', {
-  hash: bytea('hash').primaryKey(),
-  enrolmentId: uuid('enrolment_id').notNull(),
-  certificateId: text('certificate_id').notNull(),
-  expiresAt: at('expires_at').notNull(),
 });
 
 export const gateways = pgTable('gateways', {

@@ -1,11 +1,11 @@
 import type { WorkflowStartOptions } from '@temporalio/client';
-import type { SearchAttributePair } from '@temporalio/common';
 import type { Lifecycles } from '../db/outbox.ts';
 import { decommissionDeviceId, type DecommissionDevice } from '../workflows/decommission-device.ts';
+import { startsProvisionDevice } from '../doors/lifecycle.ts';
 import { provisionDeviceId, type ProvisionDevice } from '../workflows/provision-device.ts';
 import { revokeCertificateId, type RevokeCertificate } from '../workflows/revoke-certificate.ts';
 import { rolloutProgressed, runRolloutId, type RunRollout } from '../workflows/run-rollout.ts';
-import { searchAttributes } from '../workflows/search-attributes.ts';
+import { searchAttributePairs } from '../workflows/search-attributes.ts';
 import { sendCommandId, type SendCommand } from '../workflows/send-command.ts';
 
 type StartOptions = Pick<
@@ -22,20 +22,12 @@ export const runRolloutType = 'runRollout';
 export const revokeCertificateType = 'revokeCertificate';
 export const decommissionDeviceType = 'decommissionDevice';
 
-/** A key may enrol again after its hour, so a finished run does not stand in the way of another. */
-export const startsProvisionDevice = ({ claimId }: ProvisionDevice, template?: string): StartOptions => ({
-  workflowIdConflictPolicy: 'USE_EXISTING',
-  workflowIdReusePolicy: 'ALLOW_DUPLICATE',
-  staticSummary: template ? `Enrols a device of template ${template}` : `Enrols a device under claim ${claimId}`,
-  typedSearchAttributes: attributes({ template, status: 'ISSUED', waitingFor: 'registration' }),
-});
-
 /** A command is sent once: where it has run already, a start is done. */
 export const startsSendCommand = ({ commandId, device }: SendCommand): StartOptions => ({
   workflowIdConflictPolicy: 'USE_EXISTING',
   workflowIdReusePolicy: 'REJECT_DUPLICATE',
   staticSummary: device ? `Command ${commandId} to ${device}` : `Command ${commandId}`,
-  typedSearchAttributes: attributes({ device, status: 'OPEN', waitingFor: 'answers' }),
+  typedSearchAttributes: searchAttributePairs({ device, status: 'OPEN', waitingFor: 'answers' }),
 });
 
 /**
@@ -46,7 +38,7 @@ export const startsRunRollout = ({ rolloutId }: RunRollout): Start => ({
   workflowIdConflictPolicy: 'USE_EXISTING',
   workflowIdReusePolicy: 'ALLOW_DUPLICATE',
   staticSummary: `Rollout ${rolloutId}`,
-  typedSearchAttributes: attributes({ status: 'CREATING', waitingFor: 'its devices to be enlisted' }),
+  typedSearchAttributes: searchAttributePairs({ status: 'CREATING', waitingFor: 'its devices to be enlisted' }),
   poke: rolloutProgressed.name,
 });
 
@@ -55,7 +47,7 @@ export const startsRevokeCertificate = ({ certificateId }: RevokeCertificate): S
   workflowIdConflictPolicy: 'USE_EXISTING',
   workflowIdReusePolicy: 'REJECT_DUPLICATE',
   staticSummary: `Revocation of certificate ${certificateId}`,
-  typedSearchAttributes: attributes({ status: 'DENIED', waitingFor: 'its sessions to be cut' }),
+  typedSearchAttributes: searchAttributePairs({ status: 'DENIED', waitingFor: 'its sessions to be cut' }),
 });
 
 /** A device leaves the fleet once. */
@@ -63,20 +55,8 @@ export const startsDecommissionDevice = ({ device }: DecommissionDevice): StartO
   workflowIdConflictPolicy: 'USE_EXISTING',
   workflowIdReusePolicy: 'REJECT_DUPLICATE',
   staticSummary: `Decommission of ${device}`,
-  typedSearchAttributes: attributes({ device, status: 'BLOCKED', waitingFor: 'its sessions to be cut' }),
+  typedSearchAttributes: searchAttributePairs({ device, status: 'BLOCKED', waitingFor: 'its sessions to be cut' }),
 });
-
-type Values = Partial<Record<keyof typeof searchAttributes, string | undefined>>;
-
-function attributes({ device, template, status, waitingFor }: Values): SearchAttributePair[] {
-  const pairs = [
-    { key: searchAttributes.device, value: device },
-    { key: searchAttributes.template, value: template },
-    { key: searchAttributes.status, value: status },
-    { key: searchAttributes.waitingFor, value: waitingFor },
-  ];
-  return pairs.flatMap(({ key, value }) => (value === undefined ? [] : [{ key, value }]));
-}
 
 /** How the workflow of a start row is started; undefined for a type that this release does not know. */
 export function startOptions(type: string, argument: unknown): Start | undefined {

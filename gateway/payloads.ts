@@ -1,6 +1,8 @@
 const depthMax = 16;
 
-export type Parsed = { value: unknown } | { fault: { code: 'InvalidJson' | 'InvalidRequest'; detail: string } };
+export type Parsed =
+  | { value: unknown }
+  | { fault: { code: 'InvalidJson' | 'InvalidCbor' | 'InvalidRequest'; detail: string } };
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 

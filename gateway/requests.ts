@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 import type { RefusalDetail } from '../workflows/refusals.ts';
+import { readCbor, writeCbor } from './cbor.ts';
 import type { Commands } from './commands.ts';
 import { commandResponse } from './commands.ts';
 import { describeIdentity } from './identity.ts';
@@ -8,7 +9,7 @@ import { describeRequest, pendingRequest, startNextRequest, updateRequest } from
 import type { Jobs } from './jobs.ts';
 import type { Listener } from './listener.ts';
 import type { Message, Published, Session } from './messages.ts';
-import { parsePayload } from './payloads.ts';
+import { parsePayload, type Parsed } from './payloads.ts';
 import type { Provisioning } from './provisioning.ts';
 import { csrRequest, keysRequest, registrationRequest } from './provisioning.ts';
 import type { RefusalLog } from './refusals.ts';
@@ -35,9 +36,20 @@ export type Reply =
   | { refused: RefusalDetail; executionState?: object }
   | { givenUp: string };
 
+/** How bodies are read and answers written. */
+type Codec = { read: (payload: Uint8Array, bytesMax: number) => Parsed; write: (answer: object | string) => Buffer };
+
+const json: Codec = {
+  read: parsePayload,
+  write: (answer) => Buffer.from(typeof answer === 'string' ? answer : JSON.stringify(answer)),
+};
+const cbor: Codec = { read: readCbor, write: writeCbor };
+
 type Row = {
   topic: Topic;
   bytesMax: number;
+  /** JSON where nothing is said. */
+  codec?: Codec;
   /** Of those that may be accepted. */
   accepted?: Topic;
   rejected: Topic;
@@ -75,35 +87,33 @@ const commandRejection: Row['rejection'] = ({ code, detail }, { params }) => ({
   executionId: params['execution'] ?? '',
 });
 
+/** Fleet provisioning in both payload formats: one effect each, two codecs. */
+const provisioningRows = ({ createKeys, createFromCsr, register }: Provisioning): Row[] =>
+  (['', 'InCbor'] as const).flatMap((format) => [
+    enrolling(format, 'createKeys', 4 * kib, parsed(keysRequest, createKeys)),
+    enrolling(format, 'createFromCsr', 64 * kib, parsed(csrRequest, createFromCsr)),
+    enrolling(format, 'provision', 64 * kib, parsed(registrationRequest, register)),
+  ]);
+
+const enrolling = (
+  format: '' | 'InCbor',
+  name: 'createKeys' | 'createFromCsr' | 'provision',
+  bytesMax: number,
+  handle: Row['handle'],
+): Row => ({
+  topic: topics[`${name}${format}`],
+  bytesMax,
+  accepted: topics[`${name}${format}Accepted`],
+  rejected: topics[`${name}${format}Rejected`],
+  rejection: provisioningRejection,
+  handle,
+  refused: 'enrolment.refused',
+  ...(format === 'InCbor' && { codec: cbor }),
+});
+
 /** Everything that a device can say. One row: topic, with who may → limit → answers → shape → effect. */
 const table = ({ commands, provisioning, jobs, software }: RequestsDeps): Row[] => [
-  {
-    topic: topics.createKeys,
-    bytesMax: 4 * kib,
-    accepted: topics.createKeysAccepted,
-    rejected: topics.createKeysRejected,
-    rejection: provisioningRejection,
-    handle: parsed(keysRequest, provisioning.createKeys),
-    refused: 'enrolment.refused',
-  },
-  {
-    topic: topics.createFromCsr,
-    bytesMax: 64 * kib,
-    accepted: topics.createFromCsrAccepted,
-    rejected: topics.createFromCsrRejected,
-    rejection: provisioningRejection,
-    handle: parsed(csrRequest, provisioning.createFromCsr),
-    refused: 'enrolment.refused',
-  },
-  {
-    topic: topics.provision,
-    bytesMax: 64 * kib,
-    accepted: topics.provisionAccepted,
-    rejected: topics.provisionRejected,
-    rejection: provisioningRejection,
-    handle: parsed(registrationRequest, provisioning.register),
-    refused: 'enrolment.refused',
-  },
+  ...provisioningRows(provisioning),
   {
     topic: topics.commandResponse,
     bytesMax: 128 * kib,
@@ -209,7 +219,7 @@ export function createRequests(deps: RequestsDeps) {
     if ('givenUp' in reply) return { outcome: 'given-up', detail: reply.givenUp };
     if ('refused' in reply && row.refused) await record(session, row.refused, reply.refused);
     const [topic, answered] = answerOf(row, reply, { params, body });
-    const payload = Buffer.from(typeof answered === 'string' ? answered : JSON.stringify(answered));
+    const payload = (row.codec ?? json).write(answered);
     deps.listener.answer(session, { topic: fill(topic.pattern, params), payload, qos: 1 });
     if ('afterwards' in reply) reply.afterwards?.();
     return { outcome: 'committed' };
@@ -236,7 +246,7 @@ function answerOf(
 }
 
 async function replyOf(row: Row, request: Request<unknown>): Promise<{ reply: Reply; body?: unknown }> {
-  const read = parsePayload(request.message.payload, row.bytesMax);
+  const read = (row.codec ?? json).read(request.message.payload, row.bytesMax);
   if ('fault' in read) return { reply: { refused: { ...read.fault, status: 400 } } };
   const body = read.value;
   try {

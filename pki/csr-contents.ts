@@ -8,17 +8,23 @@ type Extension = { id: string; value: Uint8Array };
 
 /**
  * Refuses a request that asks for what no device gets, or that names somebody else. Nothing that is read here is ever
- * issued: names and extensions of a certificate come from the registry and the profile.
+ * issued: names and extensions of a certificate come from the registry and the profile. The names that it
+ * carries; `?` is one that nobody here could have.
  */
-export function checkContents(csr: Csr, expectedNames: string[] | undefined): void {
+export function checkContents(csr: Csr, expectedNames: string[] | undefined): string[] {
   const extensions = requestedExtensions(csr.attributes);
   for (const { id, value } of extensions) demands.get(id)?.(decodeValue(value));
-  const commonNames = commonNamesOf(csr.subject);
-  if (!expectedNames) return;
-  if (!commonNames.every((name) => name === '' || expectedNames.includes(name)))
+  const commonNames = commonNamesOf(csr.subject).filter((name) => name !== '');
+  const alternatives = extensions.filter(({ id }) => id === oids.subjectAlternativeName);
+  const alternativeNames = alternatives.flatMap(({ value }) =>
+    readAlternativeNames(value, expectedNames !== undefined),
+  );
+  if (expectedNames && !commonNames.every((name) => expectedNames.includes(name)))
     throw wrongName('common name', expectedNames);
-  for (const { id, value } of extensions)
-    if (id === oids.subjectAlternativeName) checkAlternativeNames(decodeValue(value), expectedNames);
+  const accepted = expectedNames && [...expectedNames, ...expectedNames.map(deviceUri)];
+  if (expectedNames && !alternativeNames.every((name) => accepted?.includes(name)))
+    throw wrongName('subject alternative name', expectedNames);
+  return [...commonNames, ...alternativeNames].map((name) => (/^[\x20-\x7e]{1,256}$/.test(name) ? name : '?'));
 }
 
 /** RFC 2985 5.4.2: one attribute with one value, which is one list without repetition (RFC 5280 4.2). */
@@ -101,12 +107,19 @@ function commonNamesOf(subject: Element): string[] {
   });
 }
 
-/** Any kind of alternative name is compared, so an IP address or a mail address differs by being one. */
-function checkAlternativeNames(value: Element, expectedNames: string[]): void {
-  const accepted = [...expectedNames, ...expectedNames.map(deviceUri)];
-  for (const alternative of children(value, 'An extension').map(text))
-    if (alternative !== '' && !accepted.includes(alternative))
-      throw wrongName('subject alternative name', expectedNames);
+/**
+ * Any kind of alternative name is a name, so an IP address or a mail address differs by being one. Where nobody compares
+ * them, a form that is none of ours is let pass as a name that equals nothing.
+ */
+function readAlternativeNames(value: Uint8Array, strictly: boolean): string[] {
+  try {
+    return children(decodeValue(value), 'An extension')
+      .map(text)
+      .filter((name) => name !== '');
+  } catch (fault) {
+    if (strictly) throw fault;
+    return ['?'];
+  }
 }
 
 /** Only ASCII can equal a name of ours, so every other encoding just differs. */

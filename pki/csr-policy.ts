@@ -6,11 +6,21 @@ import { encode, hex, objectIdentifier, sequence, tags } from './der.ts';
 import { oids } from './object-identifiers.ts';
 import { keyAlgorithmOf, type KeyAlgorithm } from './public-keys.ts';
 import { CsrFault, type CsrRefusal } from './refusals.ts';
+import { readSubject, type SubjectFields } from './subjects.ts';
 
 export type { CsrRefusal };
 
-/** All that is ever taken from a request: a key whose possession is proven, as SubjectPublicKeyInfo in DER. */
-export type AcceptedCsr = { publicKey: Uint8Array; spkiSha256: Uint8Array; keyAlgorithm: KeyAlgorithm };
+/**
+ * All that is ever certified of a request: a key whose possession is proven, as SubjectPublicKeyInfo in DER. What it says
+ * of its subject is the requester's word and no more.
+ */
+export type AcceptedCsr = {
+  publicKey: Uint8Array;
+  spkiSha256: Uint8Array;
+  keyAlgorithm: KeyAlgorithm;
+  /** `names` is every common and alternative name in it that is not empty. */
+  requested: { subject: SubjectFields; names: string[] };
+};
 
 export type CsrExpectations = {
   /** What a common or alternative name must equal where one is given. Names are not looked at when this is absent. */
@@ -34,8 +44,9 @@ export async function judgeCsr(
     const spkiSha256 = hash('sha256', csr.publicKey, 'buffer');
     if (forbiddenSpki.some((forbidden) => spkiSha256.equals(forbidden)))
       throw new CsrFault('forbidden-key', 'The key belongs to an authority.');
-    checkContents(csr, expectedNames);
-    return { accepted: { publicKey: Uint8Array.from(csr.publicKey), spkiSha256, keyAlgorithm } };
+    const names = checkContents(csr, expectedNames);
+    const requested = { subject: readSubject(csr.subject), names };
+    return { accepted: { publicKey: Uint8Array.from(csr.publicKey), spkiSha256, keyAlgorithm, requested } };
   } catch (fault) {
     if (fault instanceof CsrFault) return { refused: { reason: fault.reason, detail: fault.message } };
     return { refused: { reason: 'unreadable', detail: 'The request could not be read.' } };

@@ -2,6 +2,12 @@
 export const oids = {
   /** 2.5.4.3 */
   commonName: '550403',
+  /** 2.5.4.5 */
+  serialNumber: '550405',
+  /** 2.5.4.10 */
+  organization: '55040a',
+  /** 2.5.4.11 */
+  organizationalUnit: '55040b',
   /** 1.2.840.113549.1.9.14, RFC 2985 5.4.2 */
   extensionRequest: '2a864886f70d01090e',
   /** 1.3.6.1.4.1.311.2.1.14: the same attribute under the number Microsoft gave it; OpenSSL reads both. */

@@ -7,6 +7,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const folders = [
   'workflows',
   'activities',
+  'doors',
   'workers',
   'gateway',
   'api',
@@ -46,7 +47,8 @@ const mayImport: Record<string, string[]> = {
   files: ['files', 'db'],
   workflows: ['workflows'],
   activities: ['activities', 'db', 'pki', 'workflows'],
-  gateway: ['gateway', 'db', 'files', 'pki', 'workflows'],
+  doors: ['doors', 'db', 'pki', 'workflows'],
+  gateway: ['gateway', 'doors', 'db', 'files', 'pki', 'workflows'],
   api: ['api', 'db', 'files', 'pki', 'workflows'],
 };
 const entries = ['api/server.ts'];

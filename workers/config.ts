@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { defaultLimits, type Limits } from '../gateway/limits.ts';
-import { artifacts, database, databaseOf, hasOneStore, logging, oneStore, port } from './variables.ts';
+import { artifacts, database, databaseOf, flag, hasOneStore, isNetwork, logging, oneStore, port } from './variables.ts';
 import { read, storeOf, webUrl, type Environment } from './variables.ts';
 
 const common = {
@@ -21,7 +21,19 @@ const limits = Object.fromEntries(
   limitNames.map((name) => [limitVariable(name), z.coerce.number().int().min(1).optional()]),
 );
 
-const lifecycleSchema = z.object({ ...database, ...common, ...signer });
+const network = z.string().refine(isNetwork, 'must be networks such as 10.1.0.0/16, with commas between them');
+const lifecycleSchema = z.object({
+  ...database,
+  ...common,
+  ...signer,
+  // Where templates' hooks may be although it is not public; and whether they may be called without TLS.
+  LONGHAUL_HOOK_NETWORKS: z
+    .string()
+    .default('')
+    .transform((text) => text.split(',').flatMap((part) => part.trim() || []))
+    .pipe(z.array(network)),
+  LONGHAUL_HOOK_PLAIN: flag.default(false),
+});
 
 const gatewaySchema = z
   .object({
@@ -105,7 +117,8 @@ const initSchema = z.object({
 
 export function lifecycleConfig(environment: Environment) {
   const env = read(lifecycleSchema, environment);
-  return { ...databaseOf(env), ...commonOf(env), signer: signerOf(env) };
+  const hooks = { permittedNetworks: env.LONGHAUL_HOOK_NETWORKS, plain: env.LONGHAUL_HOOK_PLAIN };
+  return { ...databaseOf(env), ...commonOf(env), signer: signerOf(env), hooks };
 }
 
 export function gatewayConfig(environment: Environment) {

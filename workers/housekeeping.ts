@@ -1,7 +1,14 @@
 import type { Logger } from 'pino';
 import { warnOfEndings } from '../db/authority-endings.ts';
 import type { Db } from '../db/client.ts';
-import { deleteOldFeed, deleteOldIdempotencyKeys, deleteOldOwnershipTokens, makePartitions } from '../db/retention.ts';
+import { deleteOldClaimFailures } from '../db/claim-failures.ts';
+import {
+  deleteOldFeed,
+  deleteOldHookAnswers,
+  deleteOldIdempotencyKeys,
+  deleteOldOwnershipTokens,
+  makePartitions,
+} from '../db/retention.ts';
 
 const everyMs = 3_600_000;
 
@@ -12,6 +19,8 @@ export function keepHouse({ db, log }: { db: Db; log: Logger }): { stop(): void 
       makePartitions(db),
       deleteOldIdempotencyKeys(db),
       deleteOldOwnershipTokens(db),
+      deleteOldHookAnswers(db),
+      deleteOldClaimFailures(db),
       deleteOldFeed(db),
       warn({ db, log }),
     ]).catch((error: unknown) => log.error({ err: error }, 'housekeeping failed; it is tried again in an hour'));

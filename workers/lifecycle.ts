@@ -1,9 +1,11 @@
 import { Worker } from '@temporalio/worker';
 import { createActivities } from '../activities/index.ts';
 import { connect } from '../db/client.ts';
+import { hookSealingKey } from '../pki/hook-secrets.ts';
 import { bundleWorkflows } from './bundle.ts';
 import { lifecycleConfig } from './config.ts';
 import { keepHouse } from './housekeeping.ts';
+import { readKey } from './keys.ts';
 import { createLog } from './log.ts';
 import { keepLists } from './revocation-lists.ts';
 import { openListSigners, openSigner } from './signer.ts';
@@ -18,13 +20,14 @@ const db = connect({ ...config.database, applicationName: 'longhaul lifecycle' }
 const wire = await openWire({ wire: config.wire, directUrl: config.databaseDirectUrl });
 const authority = await openSigner(db, config.signer);
 const lists = await openListSigners(db, config.signer);
+const sealingKey = hookSealingKey(await readKey(config.signer.keyEncryptionKeyFile));
 const { connection, namespace } = await connectWorker();
 const worker = await Worker.create({
   connection,
   namespace,
   taskQueue: config.taskQueue,
   workflowBundle: await bundleWorkflows(),
-  activities: createActivities({ db, authority, lists, wire }),
+  activities: createActivities({ db, authority, lists, wire, hooks: { ...config.hooks, sealingKey } }),
   maxCachedWorkflows: 500,
   shutdownGraceTime: '10s',
 });

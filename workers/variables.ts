@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { z } from 'zod';
 
 /** What several processes read from their environment, and how each of them reads it. */
@@ -70,4 +71,11 @@ export function read<T>(schema: z.ZodType<T>, environment: Environment): T {
   if (success) return data;
   const faults = error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`);
   throw new ConfigurationFault(`the environment is not good:\n${faults.join('\n')}`);
+}
+
+/** A network in CIDR notation. */
+export function isNetwork(text: string): boolean {
+  const [address = '', bits = '', ...rest] = text.split('/');
+  const family = isIP(address);
+  return family !== 0 && rest.length === 0 && /^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128);
 }

@@ -7,10 +7,10 @@ export type Inbox<T> = {
   drain(): T[];
 };
 
-/** Opens the inbox of one kind of signal. Call it before the workflow's first await, or early messages are lost. */
-export function inbox<T>(definition: SignalDefinition<[T]>): Inbox<T> {
+/** Opens the inbox of some kinds of signal, in the order in which they come. Call it before the workflow's first await, or early messages are lost. */
+export function inbox<T>(...definitions: SignalDefinition<[T]>[]): Inbox<T> {
   const messages: T[] = [];
-  setHandler(definition, (message) => void messages.push(message));
+  for (const definition of definitions) setHandler(definition, (message: T) => void messages.push(message));
   return {
     async next(withinMs, summary) {
       if (messages.length === 0 && withinMs > 0) {

@@ -16,6 +16,16 @@ export const whileTheDeviceWaits: LocalActivityOptions = {
   retry: { initialInterval: 50, backoffCoefficient: 2, maximumInterval: second },
 };
 
+/**
+ * A template's hook has 5 s in all, and is asked once: who says nothing has said no. A second look is for a worker that
+ * died with the answer.
+ */
+export const whileAHookDecides: LocalActivityOptions = {
+  startToCloseTimeout: 6 * second,
+  scheduleToCloseTimeout: 7 * second,
+  retry: { maximumAttempts: 1 },
+};
+
 /** Nobody waits, and the step must happen all the same, however long the database is away. */
 export const untilItIsDone: LocalActivityOptions = {
   startToCloseTimeout: 30 * second,

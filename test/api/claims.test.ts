@@ -57,6 +57,43 @@ test.each([
   expect(answer).toMatchObject({ status: 422, body: { errors: [{ pointer }] } });
 });
 
+test('a token is shown once, and tells of its claim what it may', async () => {
+  const request = { kind: 'token', template: 'line', deviceNames: ['Pump-1'], keySha256: 'ab'.repeat(32) };
+  const headers = { 'idempotency-key': crypto.randomUUID() };
+  const { status, body } = await api.ask('POST', '/v1/claims', request, headers);
+  expect(status).toBe(201);
+  const { token } = body as unknown as { token: string };
+  expect(token).toMatch(/^lhc_[0-9a-f]{32}_[\w-]{43}$/);
+  expect(body).toMatchObject({ kind: 'token', usesMax: 1, certificateId: null, deviceNames: ['pump-1'] });
+  const again = await api.ask('POST', '/v1/claims', request, headers);
+  expect(again.body.id).toBe(body.id);
+  for (const { text } of [again, await api.ask('GET', '/v1/claims')]) expect(text).not.toContain(token.slice(-43));
+  expect((await api.ask('DELETE', `/v1/claims/${body.id}`)).status).toBe(204);
+});
+
+test.each([
+  ['factory', {}, 24 * 3_600],
+  ['interactive', { purpose: 'interactive' }, 15 * 60],
+  ['said', { expiresInSeconds: 90 }, 90],
+])('a token whose time is %s expires then', async (_, part, seconds) => {
+  const { body } = await api.ask('POST', '/v1/claims', { kind: 'token', template: 'line', ...part });
+  const { expiresAt } = body as unknown as { expiresAt: string };
+  expect(Math.abs(Date.parse(expiresAt) - Date.now() - seconds * 1_000)).toBeLessThan(10_000);
+});
+
+test.each([
+  ['/kind', { kind: 'manufacturer' }],
+  ['/expiresInSeconds', { kind: 'token', expiresInSeconds: 1e8 }],
+  ['/expiresInSeconds', { expiresInSeconds: 90 }],
+  ['/purpose', { purpose: 'factory' }],
+  ['/deviceNames/0', { kind: 'token', deviceNames: ['../x'] }],
+  ['/deviceNames', { kind: 'token', deviceNames: [] }],
+  ['/keySha256', { kind: 'token', keySha256: 'AB' }],
+])('a claim with a bad %s is refused as well', async (pointer, part) => {
+  const answer = await api.ask('POST', '/v1/claims', { template: 'line', ...part });
+  expect(answer).toMatchObject({ status: 422, body: { errors: [{ pointer }] } });
+});
+
 test('a service gets a certificate in its name for its own key, and a key serves once', async () => {
   const key = makeKeyPair();
   const { status, body } = await api.ask('POST', '/v1/services', { name: 'dashboard', csr: makeCsr(key) });

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { adoptDevice } from '../../db/devices.ts';
+import { adoptDevice, lockDeviceNamed } from '../../db/devices.ts';
 import { makeApi } from '../support/api.ts';
 import { makeDatabase, type TestDatabase } from '../support/database.ts';
 
@@ -85,14 +85,23 @@ test('blocking is on the feed and in the audit, once, and is taken back', async 
 
 test('a device that was registered ahead is adopted with its attributes, and a blocked one is not', async () => {
   await api.ask('POST', '/v1/devices', { name: 'ahead', attributes: { line: 'operator' } });
-  const enrolling = {
-    id: crypto.randomUUID(),
-    name: 'AHEAD',
-    template: 't',
-    attributes: { line: 'template', model: 'x' },
-  };
-  expect(await adoptDevice(database.db, enrolling)).toMatchObject({ name: 'ahead' });
+  const found = await lockDeviceNamed(database.db, 'AHEAD');
+  expect(found).toMatchObject({ name: 'ahead', enrolled: false });
+  await adoptDevice(database.db, found?.id ?? '', { template: 't', attributes: { line: 'template', model: 'x' } });
   expect((await api.ask('GET', '/v1/devices/ahead')).body.attributes).toEqual({ line: 'operator', model: 'x' });
   await api.ask('POST', '/v1/devices/ahead/block');
-  expect(await adoptDevice(database.db, enrolling)).toBeUndefined();
+  expect(await lockDeviceNamed(database.db, 'ahead')).toMatchObject({ blocked: true, enrolled: true });
+});
+
+test('a block of a device is listed with its name, and taken away when the device is gone', async () => {
+  await api.ask('POST', '/v1/devices', { name: 'Lost' });
+  await api.ask('POST', '/v1/devices/lost/block', { reason: 'stolen' });
+  expect((await api.ask('GET', '/v1/blocks?filter=subject==LOST')).body.items).toMatchObject([
+    { kind: 'device', subject: 'lost', reason: 'stolen' },
+  ]);
+  await database.db.$client`delete from devices where name = 'Lost'`;
+  expect((await api.ask('GET', '/v1/blocks?filter=subject==lost')).body.items).toHaveLength(1);
+  expect((await api.ask('POST', '/v1/devices/lost/unblock')).status).toBe(204);
+  expect((await api.ask('GET', '/v1/blocks?filter=subject==lost')).body.items).toEqual([]);
+  expect((await api.ask('POST', '/v1/devices/lost/unblock')).status).toBe(404);
 });

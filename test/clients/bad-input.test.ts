@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { eq } from 'drizzle-orm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { commandTargets, devices, ownershipTokens } from '../../db/schema.ts';
+import { ownershipTokens } from '../../db/enrolment-schema.ts';
+import { commandTargets, devices } from '../../db/schema.ts';
 import { makeCsr, makeKeyPair } from '../../pki/keys.ts';
 import { makeCommand } from '../gateway/rows.ts';
 import { openDoor, visit, type Claim, type Door, type Visitor } from './door.ts';

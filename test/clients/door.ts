@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { eq, sql } from 'drizzle-orm';
 import type { MqttClient } from 'mqtt';
-import { audit, templates } from '../../db/schema.ts';
+import { templates } from '../../db/enrolment-schema.ts';
+import { audit } from '../../db/schema.ts';
 import { localWire } from '../../gateway/wire.ts';
 import { createFleet, startTestGateway, type Credentials, type Fleet, type GatewayRig } from '../support/gateway.ts';
 import { makeDatabase } from '../support/database.ts';

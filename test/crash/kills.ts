@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { enrolments } from '../../db/schema.ts';
+import { enrolments } from '../../db/enrolment-schema.ts';
 import { eventually } from '../support/eventually.ts';
 import { streamCommands } from './commands.ts';
 import { createFleet, enrolOnly, type Fleet } from './devices.ts';

@@ -1,7 +1,8 @@
 import { setTimeout as pass } from 'node:timers/promises';
 import { eq, inArray } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { certificates, claims, commandTargets, commands, enrolments } from '../../db/schema.ts';
+import { claims, enrolments } from '../../db/enrolment-schema.ts';
+import { certificates, commandTargets, commands } from '../../db/schema.ts';
 import { ConnectionRefused } from '../../embedded/device-connection.ts';
 import { eventually } from '../support/eventually.ts';
 import { sendEcho, streamCommands } from './commands.ts';

@@ -1,7 +1,9 @@
 import { eq, inArray, isNull, sql } from 'drizzle-orm';
 import { expect } from 'vitest';
-import { commands, commandTargets, devices, enrolments, orders, outbox } from '../../db/schema.ts';
-import { certificates, claims } from '../../db/schema.ts';
+import { enrolments } from '../../db/enrolment-schema.ts';
+import { commands, commandTargets, devices, orders, outbox } from '../../db/schema.ts';
+import { claims } from '../../db/enrolment-schema.ts';
+import { certificates } from '../../db/schema.ts';
 import { eventually } from '../support/eventually.ts';
 import type { Accepted } from './commands.ts';
 import type { Fleet } from './devices.ts';

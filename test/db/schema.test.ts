@@ -5,11 +5,12 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { migrate } from '../../db/migrate.ts';
 import * as orderSchema from '../../db/order-schema.ts';
 import * as revocationSchema from '../../db/revocation-schema.ts';
+import * as enrolmentSchema from '../../db/enrolment-schema.ts';
 import * as rolloutSchema from '../../db/rollout-schema.ts';
 import * as schema from '../../db/schema.ts';
 import { makeDatabase, type TestDatabase } from '../support/database.ts';
 
-const tables = [schema, rolloutSchema, orderSchema, revocationSchema]
+const tables = [schema, enrolmentSchema, rolloutSchema, orderSchema, revocationSchema]
   .flatMap((part) => Object.values(part))
   .filter((value) => is(value, PgTable));
 

@@ -1,7 +1,8 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { audit, certificates, claims, devices, enrolments, ownershipTokens, templates } from '../../db/schema.ts';
+import { claims, enrolments, ownershipTokens, templates } from '../../db/enrolment-schema.ts';
+import { audit, certificates, devices } from '../../db/schema.ts';
 import { createProvisioning } from '../../gateway/provisioning.ts';
 import { createRefusalLog } from '../../gateway/refusals.ts';
 import { createRequests } from '../../gateway/requests.ts';

@@ -1,7 +1,8 @@
 import { and, eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { randomBytes, randomUUIDv7 } from 'node:crypto';
-import { audit, certificates, claims, devices, enrolments, feed, outbox, sessions } from '../../db/schema.ts';
+import { claims, enrolments } from '../../db/enrolment-schema.ts';
+import { audit, certificates, devices, feed, outbox, sessions } from '../../db/schema.ts';
 import { deviceKey } from '../../gateway/identity.ts';
 import { deafWire, localWire } from '../../gateway/wire.ts';
 import { createFleet, startTestGateway, type Fleet, type GatewayRig } from '../support/gateway.ts';
@@ -22,11 +23,10 @@ afterAll(async () => {
 
 const commandsOf = (name: string) => `$aws/commands/things/${name}/executions/+/request/json`;
 const sessionsOf = (deviceId: string) => database.db.select().from(sessions).where(eq(sessions.deviceId, deviceId));
-const auditOf = (action: string, subject: string) =>
-  database.db
-    .select()
-    .from(audit)
-    .where(and(eq(audit.action, action), eq(audit.subject, subject)));
+const auditOf = (action: string, subject: string) => {
+  const isAbout = and(eq(audit.action, action), eq(audit.subject, subject));
+  return database.db.select().from(audit).where(isAbout);
+};
 const hold = (deviceId: string) => gateway.listener.held().filter(({ key }) => key === deviceKey(deviceId));
 
 describe('a session that outlives its connection', () => {

@@ -81,7 +81,12 @@ describe('keys', () => {
     const spki = createPublicKey(p256).export({ type: 'spki', format: 'der' });
     const verdict = await judgeCsr(openssl.makeCsr(p256, '/CN=pump-1/O=admin'), {});
     expect(verdict).toEqual({
-      accepted: { publicKey: Uint8Array.from(spki), spkiSha256: hash('sha256', spki, 'buffer'), keyAlgorithm: 'P-256' },
+      accepted: {
+        publicKey: Uint8Array.from(spki),
+        spkiSha256: hash('sha256', spki, 'buffer'),
+        keyAlgorithm: 'P-256',
+        requested: { subject: { commonName: 'pump-1', organization: 'admin' }, names: ['pump-1'] },
+      },
     });
   });
 });

@@ -51,6 +51,7 @@ export async function makeApi(db: Database, overrides: Partial<Deps> = {}) {
     namespace: 'default',
     version: '0.0.0-test',
     cursorKey: randomBytes(32),
+    sealingKey: randomBytes(32),
     limits: { bodyBytes: 256 * 1024, artifactBytes: 1024 ** 2, requestsPerSecond: 100_000 },
     report: (error) => void reported.push(error),
     ...overrides,

@@ -1,7 +1,7 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { and, eq, isNotNull } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { adoptDevice } from '../../db/devices.ts';
+import { lockDeviceNamed } from '../../db/devices.ts';
 import { decommissions } from '../../db/revocation-schema.ts';
 import { deviceSoftware, executions, groupMembers, groups } from '../../db/rollout-schema.ts';
 import { softwareRevisions } from '../../db/rollout-schema.ts';
@@ -137,8 +137,8 @@ describe('a device that is decommissioned', () => {
     const { name } = device;
     const upper = name.toUpperCase();
     expect((await api.ask('POST', '/v1/devices', { name: upper })).status).toBe(409);
-    const enrolment = { id: randomUUIDv7(), name: upper, template: 'default', attributes: {} };
-    expect(await adoptDevice(database.db, enrolment)).toBeUndefined();
+    const locked = await database.db.transaction((tx) => lockDeviceNamed(tx, upper));
+    expect(locked).toMatchObject({ blocked: true });
     expect((await api.ask('POST', `/v1/devices/${name}/unblock`)).status).toBe(409);
     expect((await api.ask('PATCH', `/v1/devices/${name}`, { attributes: { owner: 'x' } })).status).toBe(404);
     expect((await api.ask('POST', '/v1/commands', { targets: name, payload: {} })).status).toBe(422);
