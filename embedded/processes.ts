@@ -69,8 +69,13 @@ export async function startProcess(options: ProcessOptions): Promise<Part> {
   return { pid, exited, kill: (signal) => void child.kill(signal), [Symbol.asyncDispose]: stop };
 }
 
+/** The process ended before it was ready; the message has the last lines of its log. */
+export class EndedWhileStarting extends Error {
+  override name = 'EndedWhileStarting';
+}
+
 /**
- * Waits until `ask` succeeds. When the process ends first, the error carries the last lines of its log; `giveUp` tells
+ * Waits until `ask` succeeds. When the process ends first, the error is `EndedWhileStarting`; `giveUp` tells
  * `ask` that nobody waits any more.
  */
 export async function untilReady(
@@ -87,7 +92,7 @@ export async function untilReady(
     const reason = await part.exited;
     const ofThisStart = (await readFile(logFile, 'utf8')).split(/^--- .*\n/m).at(-1) ?? '';
     const lines = ofThisStart.trimEnd().split('\n').slice(-5);
-    throw new Error(`${name} stopped while starting (${reason}): ${lines.join(' | ')}`);
+    throw new EndedWhileStarting(`${name} stopped while starting (${reason}): ${lines.join(' | ')}`);
   };
   try {
     await Promise.race([diesFirst(), ask(AbortSignal.any([asking.signal, AbortSignal.timeout(withinMs)]))]);

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { Connection } from '@temporalio/client';
 import { stopRecorded } from './pid-files.ts';
 import { choosePort, untilListening } from './ports.ts';
-import { startProcess, untilReady, type Part } from './processes.ts';
+import { EndedWhileStarting, startProcess, untilReady, type Part } from './processes.ts';
 
 /** The Temporal that `bootstrap.mjs` found or built; a link. */
 export const temporalBinary = fileURLToPath(new URL('../.longhaul/temporal', import.meta.url));
@@ -30,6 +30,8 @@ export type RunningTemporal = Part & { address: string; namespace: string; uiUrl
 
 const readyWithinMs = 60_000;
 const stopWithinMs = 10_000;
+/** It chooses ports for the services within it, and ends when another process has one of them by then. */
+const startsMax = 3;
 const keyword = 2; // temporal.api.enums.v1.IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 
 /**
@@ -44,25 +46,23 @@ export async function startTemporal(options: TemporalOptions): Promise<RunningTe
   const port = await choosePort(options.port, '--temporal-port');
   const uiPort = options.uiPort === undefined ? undefined : await choosePort(options.uiPort, '--ui-port');
 
-  onProgress('starting the server');
-  const server = await launchServer({ ...options, dataDir, port, uiPort });
-  try {
-    await untilReady(server, {
-      name: 'Temporal',
-      logFile: logOf(dataDir),
-      withinMs: readyWithinMs,
-      ask: (giveUp) => askUntilUsable({ port, namespace, searchAttributes, giveUp }),
-    });
-  } catch (error) {
-    await server[Symbol.asyncDispose]();
-    throw error;
+  const uiUrl = uiPort === undefined ? undefined : `http://127.0.0.1:${uiPort}`;
+  for (let starts = 1; ; starts++) {
+    onProgress('starting the server');
+    const server = await launchServer({ ...options, dataDir, port, uiPort });
+    try {
+      await untilReady(server, {
+        name: 'Temporal',
+        logFile: logOf(dataDir),
+        withinMs: readyWithinMs,
+        ask: (giveUp) => askUntilUsable({ port, namespace, searchAttributes, giveUp }),
+      });
+      return { ...server, address: `127.0.0.1:${port}`, namespace, uiUrl };
+    } catch (error) {
+      await server[Symbol.asyncDispose]();
+      if (!(error instanceof EndedWhileStarting) || starts === startsMax) throw error;
+    }
   }
-  return {
-    ...server,
-    address: `127.0.0.1:${port}`,
-    namespace,
-    uiUrl: uiPort === undefined ? undefined : `http://127.0.0.1:${uiPort}`,
-  };
 }
 
 const pidFileOf = (dataDir: string): string => join(dataDir, 'temporal.pid');

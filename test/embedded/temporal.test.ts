@@ -1,8 +1,8 @@
-import { rm, stat } from 'node:fs/promises';
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
-import { startTemporal } from '../../embedded/temporal.ts';
+import { startTemporal, temporalBinary } from '../../embedded/temporal.ts';
 import { eventually } from '../support/eventually.ts';
 import { freshTaskQueue, ownTemporal, sharedTemporal } from '../support/temporal.ts';
 
@@ -13,7 +13,8 @@ beforeAll(() => {
 });
 afterAll(() => rm(dataDir, { recursive: true, force: true }));
 
-const start = (options: { port?: number; uiPort?: number; searchAttributes?: string[] } = {}) =>
+type Options = { port?: number; uiPort?: number; searchAttributes?: string[]; binary?: string };
+const start = (options: Options = {}) =>
   startTemporal({ dataDir, port: 0, namespace: 'longhaul', searchAttributes: [], ...options });
 
 async function withClient<T>(address: string, work: (client: Client) => Promise<T>): Promise<T> {
@@ -67,6 +68,23 @@ test('search attributes can be used at once, and a later start adds those that a
   await using second = await start({ searchAttributes: ['LonghaulDevice', 'LonghaulStatus'] });
   await startWorkflow(second.address, 'two', { LonghaulDevice: ['pump-17'], LonghaulStatus: ['waiting'] });
   expect(await statusOf(second.address, 'one')).toBe('RUNNING');
+});
+
+test('a server that ends while it starts is started again, and no more than twice', async () => {
+  await mkdir(dataDir, { recursive: true });
+  const binary = join(dataDir, 'flaky');
+  const countdown = join(dataDir, 'countdown');
+  // Ends as often as the file says before it becomes what it stands for.
+  const script = `#!/bin/sh\nread left < ${countdown}\n[ "$left" -eq 0 ] && exec ${temporalBinary} "$@"\n`;
+  await writeFile(binary, `${script}echo $((left - 1)) > ${countdown}\necho 'the port is taken'\nexit 2\n`, {
+    mode: 0o700,
+  });
+  await writeFile(countdown, '2\n');
+  await using server = await start({ binary });
+  expect(await readFile(countdown, 'utf8')).toBe('0\n');
+  await server[Symbol.asyncDispose]();
+  await writeFile(countdown, '3\n');
+  await expect(start({ binary })).rejects.toThrow('Temporal stopped while starting (exit code 2): the port is taken');
 });
 
 test('one left running in the folder is stopped, and the next takes its place under the same port', async () => {

@@ -10,7 +10,7 @@ import { startSystem, type System } from '../support/system.ts';
 const run = promisify(execFile);
 const mebibyte = 1024 * 1024;
 /** By hand, a whole GiB: LONGHAUL_TEST_ARTIFACT_MIB=1024. */
-const largeMiB = Number(process.env['LONGHAUL_TEST_ARTIFACT_MIB'] ?? 320);
+const largeMiB = Number(process.env['LONGHAUL_TEST_ARTIFACT_MIB'] ?? 160);
 const block = randomBytes(mebibyte);
 
 /** So many different mebibytes; the same ones each time. */
