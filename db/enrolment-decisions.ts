@@ -1,26 +1,22 @@
 import { and, eq, sql } from 'drizzle-orm';
-import { randomUUIDv7 } from 'node:crypto';
 import { insertAudit, type Actor } from './audit.ts';
 import { revokeCertificate } from './certificates.ts';
 import type { Db } from './client.ts';
 import { enrolments, hookAnswers, ownershipTokens, templateHooks, type Registration } from './enrolment-schema.ts';
 import { lockEnrolment, releaseClaimSlot, type EnrolmentRow } from './enrolments.ts';
+import { createIds } from './ids.ts';
 import { appendToOutbox } from './outbox.ts';
 import { events } from './schema.ts';
 
 type Happened = 'enrolment.waiting' | 'enrolment.approved' | 'enrolment.denied' | 'device.clone-suspected';
 
-/** For whoever watches: subject is the enrolment. */
-async function tell(db: Db, kind: Happened, enrolment: EnrolmentRow, data: Record<string, unknown>): Promise<void> {
+/** For whoever watches, in this order: subject is the enrolment. */
+async function tell(db: Db, kinds: Happened[], enrolment: EnrolmentRow, data: Record<string, unknown>): Promise<void> {
   const { id, template, claimId } = enrolment;
   const about = { enrolmentId: id, template, claimId };
-  await db.insert(events).values({
-    id: randomUUIDv7(),
-    kind,
-    subject: `enrolment/${id}`,
-    data: { ...about, ...data },
-    xid: sql`pg_current_xact_id()`,
-  });
+  const nextId = createIds();
+  const told = { subject: `enrolment/${id}`, data: { ...about, ...data }, xid: sql`pg_current_xact_id()` };
+  await db.insert(events).values(kinds.map((kind) => ({ id: nextId(), kind, ...told })));
 }
 
 export type Wait = {
@@ -45,8 +41,9 @@ export async function waitForApproval(db: Db, enrolment: EnrolmentRow, wait: Wai
     subject: `enrolment/${enrolment.id}`,
     data: { device, waitsFor },
   });
-  await tell(db, 'enrolment.waiting', enrolment, { device, waitsFor, closesAt: closesAt.toISOString() });
-  if (waitsFor === 'device-exists') await tell(db, 'device.clone-suspected', enrolment, { device });
+  const kinds: Happened[] =
+    waitsFor === 'device-exists' ? ['enrolment.waiting', 'device.clone-suspected'] : ['enrolment.waiting'];
+  await tell(db, kinds, enrolment, { device, waitsFor, closesAt: closesAt.toISOString() });
 }
 
 /** Whose judgement it is, and how the enrolment's lifecycle is woken: `db` knows no workflow. */
@@ -68,7 +65,7 @@ export const approveEnrolment = (db: Db, judgement: Judgement): Promise<Judged> 
       .where(eq(enrolments.id, enrolment.id));
     const subject = `enrolment/${enrolment.id}`;
     await insertAudit(tx, actor, { action: 'enrolment.approved', subject, data: deviceOf(enrolment) });
-    await tell(tx, 'enrolment.approved', enrolment, { ...deviceOf(enrolment), by: actor });
+    await tell(tx, ['enrolment.approved'], enrolment, { ...deviceOf(enrolment), by: actor });
   });
 
 /** An operator's no: the certificate, when there is one, is revoked, and the claim gets its slot back. */
@@ -97,7 +94,7 @@ async function deny(tx: Db, enrolment: EnrolmentRow, actor: Actor, reason?: stri
   await releaseClaimSlot(tx, enrolment.claimId);
   const data = { ...deviceOf(enrolment), ...(reason !== undefined && { reason }) };
   await insertAudit(tx, actor, { action: 'enrolment.denied', subject: `enrolment/${enrolment.id}`, data });
-  await tell(tx, 'enrolment.denied', enrolment, { ...data, by: actor });
+  await tell(tx, ['enrolment.denied'], enrolment, { ...data, by: actor });
 }
 
 const deviceOf = ({ registration }: EnrolmentRow) => ({ device: registration?.name ?? '' });
