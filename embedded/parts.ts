@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { Connection } from '@temporalio/client';
+import { openConnection } from '../workers/temporal.ts';
 import { searchAttributes } from '../workflows/search-attributes.ts';
 import type { Api } from './api-requests.ts';
 import { say, warn } from './console.ts';
@@ -119,7 +119,7 @@ export function environmentOf(
 }
 
 export async function bringUpLifecycle({ up, dataDir, ports, signal }: PartsDeps, env: NodeJS.ProcessEnv) {
-  const temporal = Connection.lazy({ address: `${host}:${ports.temporal}` });
+  const temporal = openConnection({ address: `${host}:${ports.temporal}` });
   up.defer(() => temporal.close());
   const ready = () => hasPoller(temporal, namespace, taskQueue);
   up.use(await keepNodeRunning({ name: 'lifecycle', entry: 'workers/lifecycle.ts', env, dataDir, ready, signal }));

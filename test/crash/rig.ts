@@ -1,4 +1,5 @@
-import { Client, Connection } from '@temporalio/client';
+import { Client } from '@temporalio/client';
+import { openConnection } from '../../workers/temporal.ts';
 import { startBalancer, type Balancer } from '../support/balancer.ts';
 import { ownPostgres, type OwnPostgres } from '../support/database.ts';
 import { startSystem, type System } from '../support/system.ts';
@@ -37,7 +38,7 @@ export async function startRig({ wire = 'postgres' }: { wire?: Wire } = {}): Pro
   // Nothing is left to be drained when a test ends; what a drain does is shown elsewhere.
   starting.defer(async () => void (await Promise.all(ours.map((one) => one.kill()))));
   const balancer = starting.use(await startBalancer(system.gateways.map(({ port }) => port)));
-  const connection = Connection.lazy({ address: temporal.address });
+  const connection = openConnection({ address: temporal.address });
   starting.defer(() => connection.close());
   const resources = starting.move();
   return {

@@ -1,13 +1,14 @@
-import { Client, Connection } from '@temporalio/client';
+import { Client } from '@temporalio/client';
 import { NativeConnection, Worker } from '@temporalio/worker';
 import { createActivities } from '../../activities/index.ts';
+import { openConnection } from '../../workers/temporal.ts';
 import { freshTaskQueue, workflowBundle } from '../support/temporal.ts';
 
 type Server = { address: string; namespace: string };
 
 /** A client that connects at its first call, and again whenever it has to; with a task queue of its own. */
 export function openClient({ address, namespace }: Server) {
-  const connection = Connection.lazy({ address });
+  const connection = openConnection({ address });
   return {
     client: new Client({ connection, namespace }),
     namespace,
