@@ -1,8 +1,8 @@
-import { createHash } from 'node:crypto';
 import { OpenAPIHono } from '@hono/zod-openapi';
 import { listAuthorities } from '../db/authorities.ts';
 import type { Db } from '../db/client.ts';
 import { describeRevocationList, findRevocationList, type RevocationListRow } from '../db/revocation-lists.ts';
+import { trustBundleOf } from '../pki/trust-bundle.ts';
 import type { Api } from './app.ts';
 import { notFound } from './schemas.ts';
 
@@ -17,16 +17,11 @@ export function trustFileRoutes({ db }: { db: Db }) {
   const find = rememberLists(db);
   return new OpenAPIHono<Api>()
     .get('/authorities.pem', async (c) => {
-      const pem = (await listAuthorities(db))
-        .filter(({ state }) => state !== 'REVOKED')
-        // The root first: who takes one certificate only, takes that.
-        .toSorted((a, b) => b.kind.localeCompare(a.kind))
-        .map(({ certificatePem }) => certificatePem)
-        .join('');
-      const etag = strongTag(pem);
+      const { version, certificatesPem } = trustBundleOf(await listAuthorities(db));
+      const etag = `"${version}"`;
       const headers = { ETag: etag, 'Cache-Control': `public, max-age=${freshSeconds}` };
       if (isKnown(c.req.header('if-none-match'), etag)) return c.body(null, 304, headers);
-      return c.body(pem, 200, { ...headers, 'Content-Type': 'application/x-pem-file' });
+      return c.body(certificatesPem, 200, { ...headers, 'Content-Type': 'application/x-pem-file' });
     })
     .get('/crl/:file', async (c) => {
       const id = fileName.exec(c.req.param('file'))?.[1];
@@ -76,5 +71,3 @@ function isCurrent(headers: Headers, list: Described): boolean {
 const isKnown = (header: string | undefined, tag: string): boolean =>
   header !== undefined &&
   (header.trim() === '*' || header.split(',').some((one) => one.trim().replace(/^W\//, '') === tag));
-
-const strongTag = (text: string) => `"${createHash('sha256').update(text).digest('base64url')}"`;

@@ -15,3 +15,25 @@ export async function listRefusedCertificates(
     left join claims cl on c.kind = 'claim' and cl.certificate_id = c.id`);
   return rows.flatMap(({ certificateId, refusal }) => (refusal ? [{ certificateId, refusal }] : []));
 }
+
+/** Whom a certificate is of, by its row. The fields that another kind has are null. */
+export type CertificateHolder = {
+  refusal: SessionRefusal | null;
+  kind: 'device' | 'claim' | 'service';
+  certificateId: string;
+  deviceId: string | null;
+  claimId: string | null;
+  template: string | null;
+};
+
+/** By the SHA-256 of the certificate; undefined when it is none of ours. */
+export async function findHolder(db: Db, fingerprint: Uint8Array): Promise<CertificateHolder | undefined> {
+  const [row] = await db.execute<CertificateHolder>(sql`
+    select ${refusalOfCertificate} as refusal, c.kind, c.id as "certificateId", c.device_id as "deviceId",
+      cl.id as "claimId", cl.template
+    from certificates c
+    left join devices d on d.id = c.device_id
+    left join claims cl on c.kind = 'claim' and cl.certificate_id = c.id
+    where c.fingerprint = decode(${Buffer.from(fingerprint).toString('hex')}, 'hex')`);
+  return row;
+}

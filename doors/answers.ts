@@ -1,6 +1,6 @@
 import type { Client } from '@temporalio/client';
 import type { Logger } from 'pino';
-import { findRefusal, type RefusalDetail } from '../workflows/refusals.ts';
+import { findRefusal, refusal, type RefusalDetail } from '../workflows/refusals.ts';
 
 export type Answer<T> = { accepted: T } | { refused: RefusalDetail };
 
@@ -30,6 +30,13 @@ export function createAnswers({ temporal, log, answerWithinMs = 8_000 }: Answers
       return { refused: unavailable('the enrolment cannot be answered now; try again') };
     }
   };
+}
+
+/** What was accepted; a refusal is thrown, for a door whose framework answers errors in one place. */
+export function takeAccepted<T>(answer: Answer<T>): T {
+  if ('accepted' in answer) return answer.accepted;
+  const { code, detail, status } = answer.refused;
+  throw refusal(code, detail, status);
 }
 
 async function inTime<T>(work: Promise<T>, withinMs: number): Promise<T | undefined> {

@@ -8,7 +8,7 @@ export type StackOptions = {
   ports: Record<PortName, number>;
 };
 
-export const portNames = ['api', 'mqtt', 'files', 'ui', 'temporal', 'postgres'] as const;
+export const portNames = ['api', 'mqtt', 'files', 'doors', 'ui', 'temporal', 'postgres'] as const;
 export type PortName = (typeof portNames)[number];
 
 /** The usual ports, except where a machine often has the same program of its own. */
@@ -16,6 +16,7 @@ const usualPorts: Record<PortName, number> = {
   api: 8080,
   mqtt: 8883,
   files: 8443,
+  doors: 8444,
   ui: 8233,
   temporal: 7233,
   postgres: 15432,
@@ -40,6 +41,7 @@ export function parseStackOptions(args: string[]): StackOptions | undefined {
     api: port('api'),
     mqtt: port('mqtt'),
     files: port('files'),
+    doors: port('doors'),
     ui: port('ui'),
     temporal: port('temporal'),
     postgres: port('postgres'),
@@ -58,6 +60,7 @@ function readFlags(args: string[]) {
     'api-port': text,
     'mqtt-port': text,
     'files-port': text,
+    'doors-port': text,
     'ui-port': text,
     'temporal-port': text,
     'postgres-port': text,
@@ -86,7 +89,7 @@ function refuseSharedPorts(ports: Record<string, number>): void {
   }
 }
 
-export const usage = `Longhaul on one machine: Postgres, Temporal, gateway, files, lifecycle worker, API and simulated devices.
+export const usage = `Longhaul on one machine: Postgres, Temporal, gateway, files, doors, lifecycle worker, API and simulated devices.
 
   npm start -- [options]
 
@@ -95,6 +98,7 @@ export const usage = `Longhaul on one machine: Postgres, Temporal, gateway, file
   --api-port N         HTTP API (${usualPorts.api})
   --mqtt-port N        devices, MQTT over TLS (${usualPorts.mqtt})
   --files-port N       what devices download, HTTPS (${usualPorts.files})
+  --doors-port N       where devices enrol, HTTPS (${usualPorts.doors})
   --ui-port N          Temporal's web page (${usualPorts.ui})
   --temporal-port N    Temporal (${usualPorts.temporal})
   --postgres-port N    Postgres (${usualPorts.postgres})

@@ -39,7 +39,7 @@ const temporalFolder = (dataDir: string) => join(dataDir, 'temporal-server');
 /** What a supervisor that was killed has left running is ended, in the order of a proper stop. */
 export async function endLeftovers(dataDir: string): Promise<void> {
   const withinMs = 10_000;
-  const ours = ['devices', 'api', 'files', 'gateway', 'lifecycle'].map((name) => pidFileOf(dataDir, name));
+  const ours = ['devices', 'api', 'doors', 'files', 'gateway', 'lifecycle'].map((name) => pidFileOf(dataDir, name));
   await Promise.all(ours.map((file) => stopRecorded(file, 'SIGTERM', withinMs)));
   await stopRecorded(join(temporalFolder(dataDir), 'temporal.pid'), 'SIGTERM', withinMs);
   await stopRecorded(join(postgresFolder(dataDir), 'postgres.pid'), 'SIGINT', withinMs);
@@ -106,9 +106,13 @@ export function environmentOf(
     GATEWAY_KEY_FILE: join(dataDir, 'gateway-key.pem'),
     FILES_HOST: host,
     FILES_PORT: String(ports.files),
-    // The same certificate, so that devices recognise both servers by the one root that they know.
+    // The same certificate, so that devices recognise all three servers by the one root that they know.
     FILES_CERTIFICATE_FILE: join(dataDir, 'gateway-certificate.pem'),
     FILES_KEY_FILE: join(dataDir, 'gateway-key.pem'),
+    DOORS_HOST: host,
+    DOORS_PORT: String(ports.doors),
+    DOORS_CERTIFICATE_FILE: join(dataDir, 'gateway-certificate.pem'),
+    DOORS_KEY_FILE: join(dataDir, 'gateway-key.pem'),
     LONGHAUL_FILES_URL: filesUrlOf(ports),
     LONGHAUL_ADDRESS_KEY_FILE: join(dataDir, 'address-key'),
     LONGHAUL_ORDER_KEYS_FILE: join(dataDir, 'order-keys.pem'),
@@ -145,22 +149,39 @@ export async function bringUpGateway(
 }
 
 export async function bringUpFiles(
-  { up, dataDir, ports, signal }: PartsDeps,
+  parts: PartsDeps,
   env: NodeJS.ProcessEnv,
   rootCertificatePem: string,
 ): Promise<string> {
+  return bringUpWebServer(parts, env, { name: 'files', variable: 'FILES_METRICS_PORT', rootCertificatePem });
+}
+
+export async function bringUpDoors(
+  parts: PartsDeps,
+  env: NodeJS.ProcessEnv,
+  rootCertificatePem: string,
+): Promise<string> {
+  return bringUpWebServer(parts, env, { name: 'doors', variable: 'DOORS_METRICS_PORT', rootCertificatePem });
+}
+
+/** A server that devices speak HTTPS to; its readiness is asked for where its metrics are. */
+async function bringUpWebServer(
+  { up, dataDir, ports, signal }: PartsDeps,
+  env: NodeJS.ProcessEnv,
+  { name, variable, rootCertificatePem }: { name: 'files' | 'doors'; variable: string; rootCertificatePem: string },
+): Promise<string> {
   const metricsPort = await freePort();
   const metrics = `http://${host}:${metricsPort}`;
-  const server = { host, port: ports.files, serverName, ca: rootCertificatePem, protocol: 'http/1.1' as const };
-  const files = {
-    name: 'files',
-    entry: 'workers/files.ts',
-    env: { ...env, FILES_METRICS_PORT: String(metricsPort) },
+  const server = { host, port: ports[name], serverName, ca: rootCertificatePem, protocol: 'http/1.1' as const };
+  const part = {
+    name,
+    entry: `workers/${name}.ts`,
+    env: { ...env, [variable]: String(metricsPort) },
     ready: async () => (await isReady(`${metrics}/readyz`)) && shakesHands(server),
   };
-  up.use(await keepNodeRunning({ ...files, dataDir, signal }));
-  const url = filesUrlOf(ports);
-  say('files', `${url}, metrics at ${metrics}/metrics`);
+  up.use(await keepNodeRunning({ ...part, dataDir, signal }));
+  const url = `https://${host}:${ports[name]}`;
+  say(name, `${url}, metrics at ${metrics}/metrics`);
   return url;
 }
 

@@ -8,6 +8,8 @@ const stackSchema = z.object({
   mqtt: z.object({ host: z.string(), port: z.number(), serverName: z.string() }),
   /** Where devices download, over TLS by the same certificate as MQTT. */
   files: z.object({ url: z.string() }),
+  /** Where devices enrol by token or EST, and find what is trusted and revoked; by the same certificate. */
+  doors: z.object({ url: z.string() }),
   ui: z.object({ url: z.string() }),
   temporal: z.object({ address: z.string(), namespace: z.string() }),
   postgres: z.object({ url: z.string() }),

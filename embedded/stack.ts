@@ -15,7 +15,7 @@ import {
   type PortName,
   type StackOptions,
 } from './options.ts';
-import { bringUpApi, bringUpDevices, bringUpFiles, bringUpGateway, bringUpLifecycle } from './parts.ts';
+import { bringUpApi, bringUpDevices, bringUpDoors, bringUpFiles, bringUpGateway, bringUpLifecycle } from './parts.ts';
 import { bringUpPostgres, bringUpTemporal, endLeftovers, environmentOf } from './parts.ts';
 import { host, namespace, serverName, uiUrlOf } from './parts.ts';
 import type { PartsDeps } from './parts.ts';
@@ -92,9 +92,10 @@ async function bringUp(parts: PartsDeps): Promise<{ stack: Stack; isFirst: boole
     const api = { url: await bringUpApi(parts, env), token };
     return { api, ...(await ensureFleetEntrance(api, dataDir)) };
   };
-  const [{ api, claim, isNew: isFirst }, filesUrl] = await together([
+  const [{ api, claim, isNew: isFirst }, filesUrl, doorsUrl] = await together([
     openEntrance(),
     bringUpFiles(parts, env, rootCertificatePem),
+    bringUpDoors(parts, env, rootCertificatePem),
     bringUpGateway(parts, env, rootCertificatePem),
     bringUpLifecycle(parts, env),
   ]);
@@ -106,6 +107,7 @@ async function bringUp(parts: PartsDeps): Promise<{ stack: Stack; isFirst: boole
     api,
     mqtt: { host, port: ports.mqtt, serverName },
     files: { url: filesUrl },
+    doors: { url: doorsUrl },
     ui: { url: uiUrlOf(ports) },
     temporal: { address, namespace },
     postgres: { url: databaseUrl },

@@ -1,11 +1,11 @@
 /** Each resolves when its part is there, and rejects when it is not. */
-export type FilesProbes = Record<'postgres' | 'schema' | 'store', () => Promise<void>>;
+export type PartProbes = Record<string, () => Promise<void>>;
 
 const probeWithinMs = 2_000;
 const rememberMs = 500;
 
 /** The names of the parts that are missing. However often it is asked, the parts are asked twice a second at most. */
-export function createReadiness(probes: FilesProbes): () => Promise<string[]> {
+export function createReadiness(probes: PartProbes): () => Promise<string[]> {
   let last: { at: number; missing: Promise<string[]> } | undefined;
   return () => {
     if (!last || performance.now() - last.at > rememberMs) last = { at: performance.now(), missing: ask(probes) };
@@ -13,7 +13,7 @@ export function createReadiness(probes: FilesProbes): () => Promise<string[]> {
   };
 }
 
-async function ask(probes: FilesProbes): Promise<string[]> {
+async function ask(probes: PartProbes): Promise<string[]> {
   const parts = await Promise.all(
     Object.entries(probes).map(async ([name, probe]) => ((await isThere(probe)) ? [] : [name])),
   );

@@ -47,7 +47,7 @@ const mayImport: Record<string, string[]> = {
   files: ['files', 'db'],
   workflows: ['workflows'],
   activities: ['activities', 'db', 'pki', 'workflows'],
-  doors: ['doors', 'db', 'pki', 'workflows'],
+  doors: ['doors', 'api', 'db', 'pki', 'workflows'],
   gateway: ['gateway', 'doors', 'db', 'files', 'pki', 'workflows'],
   api: ['api', 'db', 'files', 'pki', 'workflows'],
 };

@@ -103,6 +103,18 @@ const filesSchema = z
     when: () => true,
   });
 
+const doorsSchema = z.object({
+  ...database,
+  ...common,
+  DOORS_HOST: z.string().min(1).default('0.0.0.0'),
+  DOORS_PORT: port(8444),
+  DOORS_METRICS_PORT: port(9466),
+  DOORS_CERTIFICATE_FILE: z.string().min(1),
+  DOORS_KEY_FILE: z.string().min(1),
+  DOORS_CONNECTIONS_MAX: z.coerce.number().int().min(1).default(5_000),
+  DOORS_REQUESTS_PER_SECOND_PER_ADDRESS: z.coerce.number().int().min(1).default(100),
+});
+
 const initSchema = z.object({
   ...database,
   ...signer,
@@ -186,6 +198,21 @@ export function filesConfig(environment: Environment) {
     drainMs: env.FILES_DRAIN_SECONDS * 1_000,
     reviewEveryMs: env.FILES_REVIEW_SECONDS * 1_000,
     addressKeyFile: env.LONGHAUL_ADDRESS_KEY_FILE,
+  };
+}
+
+export function doorsConfig(environment: Environment) {
+  const env = read(doorsSchema, environment);
+  return {
+    ...databaseOf(env),
+    ...commonOf(env),
+    host: env.DOORS_HOST,
+    port: env.DOORS_PORT,
+    metricsPort: env.DOORS_METRICS_PORT,
+    certificateFile: env.DOORS_CERTIFICATE_FILE,
+    keyFile: env.DOORS_KEY_FILE,
+    connectionsMax: env.DOORS_CONNECTIONS_MAX,
+    requestsPerSecondPerAddress: env.DOORS_REQUESTS_PER_SECOND_PER_ADDRESS,
   };
 }
 

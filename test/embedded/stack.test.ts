@@ -12,7 +12,10 @@ import { fetchAll } from '../support/files.ts';
 
 const run = promisify(execFile);
 const entry = fileURLToPath(new URL('../../embedded/stack.ts', import.meta.url));
-const freePorts = ['api', 'mqtt', 'files', 'ui', 'temporal', 'postgres'].flatMap((name) => [`--${name}-port`, '0']);
+const freePorts = ['api', 'mqtt', 'files', 'doors', 'ui', 'temporal', 'postgres'].flatMap((name) => [
+  `--${name}-port`,
+  '0',
+]);
 const readyWithinMs = 120_000;
 
 const started: ChildProcess[] = [];
@@ -91,7 +94,9 @@ describe('npm start', () => {
       const stack = await whenReady(dataDir, first);
       expect((await stat(stackFileOf(dataDir))).mode & 0o777).toBe(0o600);
       const ca = await readFile(stack.authority.file, 'utf8');
-      expect(await fetchAll(`${stack.files.url}/readyz`, { ca })).toMatchObject({ status: 200 });
+      for (const { url } of [stack.files, stack.doors]) {
+        expect(await fetchAll(`${url}/readyz`, { ca })).toMatchObject({ status: 200 });
+      }
       expect(stack.claim).toMatchObject({
         template: 'default',
         certificate: expect.stringContaining('BEGIN CERTIFICATE'),

@@ -20,6 +20,8 @@ export type System = AsyncDisposable & {
   api: SystemProcess;
   /** Where devices download; started when the options ask for it. */
   files: SystemProcess & { url: string; metricsUrl: string };
+  /** Where devices enrol over HTTPS; started when the options ask for it. */
+  doors: SystemProcess & { url: string; metricsUrl: string };
   /** Where the first gateway is, as a device would know it. */
   mqtt: { host: string; port: number; serverName: string; ca: string };
   /** A request to the API with the administrator's key. */
@@ -38,6 +40,7 @@ export type System = AsyncDisposable & {
 export type SystemOptions = {
   gateways?: number;
   files?: boolean;
+  doors?: boolean;
   /** A database and a Temporal of the test's own, for tests that break them; the run's otherwise. */
   postgres?: { url: string };
   temporal?: { address: string; namespace: string };
@@ -47,7 +50,7 @@ export type SystemOptions = {
 
 /** The whole product: the entry files as processes, with the environment that `npm start` gives them, each ready. */
 export async function startSystem(options: SystemOptions = {}): Promise<System> {
-  const { gateways = 1, files: withFiles = false, postgres, temporal, env } = options;
+  const { gateways = 1, files: withFiles = false, doors: withDoors = false, postgres, temporal, env } = options;
   await using starting = new AsyncDisposableStack();
   const folder = join(inject('folder'), `system-${randomBytes(4).toString('hex')}`);
   starting.defer(() => rm(folder, { recursive: true, force: true }));
@@ -55,7 +58,15 @@ export async function startSystem(options: SystemOptions = {}): Promise<System> 
   const { url } = postgres ?? starting.use(await makeDatabase());
   const { address, namespace } = temporal ?? sharedTemporal();
   const taskQueue = freshTaskQueue();
-  const ports = { api: await freePort(), mqtt: 0, files: await freePort(), ui: 0, temporal: 0, postgres: 0 };
+  const ports = {
+    api: await freePort(),
+    mqtt: 0,
+    files: await freePort(),
+    doors: await freePort(),
+    ui: 0,
+    temporal: 0,
+    postgres: 0,
+  };
   const environment: NodeJS.ProcessEnv = {
     ...environmentOf({ dataDir: folder, ports }, url),
     TEMPORAL_ADDRESS: address,
@@ -74,6 +85,9 @@ export async function startSystem(options: SystemOptions = {}): Promise<System> 
   const files = process('files', 'workers/files.ts', { FILES_METRICS_PORT: String(filesMetricsPort) }, () =>
     isReady(`${filesMetricsUrl}/readyz`),
   );
+  const doorsMetricsUrl = `http://${host}:${await freePort()}`;
+  const doorsPort = { DOORS_METRICS_PORT: new URL(doorsMetricsUrl).port };
+  const doors = process('doors', 'workers/doors.ts', doorsPort, () => isReady(`${doorsMetricsUrl}/readyz`));
   const saysReady = async () => (await lifecycle.readLog()).includes('lifecycle worker is ready');
   const lifecycle = process('lifecycle', 'workers/lifecycle.ts', {}, saysReady);
   const all = await Promise.all(
@@ -85,8 +99,8 @@ export async function startSystem(options: SystemOptions = {}): Promise<System> 
       return { ...process(`gateway-${index + 1}`, 'workers/gateway.ts', more, ready), port, metricsUrl };
     }),
   );
-  const processes = [api, lifecycle, files, ...all];
-  await Promise.all(processes.filter((one) => withFiles || one !== files).map((one) => one.start()));
+  const processes = [api, lifecycle, ...(withFiles ? [files] : []), ...(withDoors ? [doors] : []), ...all];
+  await Promise.all(processes.map((one) => one.start()));
 
   const db = connect({ url, applicationName: 'test' });
   starting.defer(() => db.$client.end({ timeout: 1 }));
@@ -94,6 +108,7 @@ export async function startSystem(options: SystemOptions = {}): Promise<System> 
   return {
     api,
     files: { ...files, url: filesUrlOf(ports), metricsUrl: filesMetricsUrl },
+    doors: { ...doors, url: `https://${host}:${ports.doors}`, metricsUrl: doorsMetricsUrl },
     lifecycle,
     gateways: all,
     token,

@@ -1,0 +1,16 @@
+import { hash } from 'node:crypto';
+
+/** What devices trust: certificates in PEM, the root first, and a version that is another whenever they are others. */
+export type TrustBundle = { version: string; certificatesPem: string };
+
+type AuthorityCertificate = { kind: string; state: string; certificatePem: string };
+
+/** Everything but what is revoked. The root stands first: who takes one certificate only, takes that. */
+export function trustBundleOf(authorities: AuthorityCertificate[]): TrustBundle {
+  const certificatesPem = authorities
+    .filter(({ state }) => state !== 'REVOKED')
+    .toSorted((a, b) => b.kind.localeCompare(a.kind))
+    .map(({ certificatePem }) => certificatePem)
+    .join('');
+  return { version: hash('sha256', certificatesPem, 'base64url'), certificatesPem };
+}
