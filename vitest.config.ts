@@ -6,7 +6,8 @@ export default defineConfig({
     pool: 'forks',
     isolate: false,
     globalSetup: ['test/support/stack.ts'],
-    maxWorkers: 2,
+    // One more than the cores of the smallest machine it is meant for: tests that kill and wait leave theirs idle.
+    maxWorkers: 3,
     testTimeout: 30_000,
     hookTimeout: 60_000,
   },

@@ -33,6 +33,7 @@ const lifecycleSchema = z.object({
     .transform((text) => text.split(',').flatMap((part) => part.trim() || []))
     .pipe(z.array(network)),
   LONGHAUL_HOOK_PLAIN: flag.default(false),
+  LONGHAUL_WORKFLOW_BUNDLE_FILE: z.string().min(1).optional(),
 });
 
 const gatewaySchema = z
@@ -130,7 +131,13 @@ const initSchema = z.object({
 export function lifecycleConfig(environment: Environment) {
   const env = read(lifecycleSchema, environment);
   const hooks = { permittedNetworks: env.LONGHAUL_HOOK_NETWORKS, plain: env.LONGHAUL_HOOK_PLAIN };
-  return { ...databaseOf(env), ...commonOf(env), signer: signerOf(env), hooks };
+  return {
+    ...databaseOf(env),
+    ...commonOf(env),
+    signer: signerOf(env),
+    hooks,
+    bundleFile: env.LONGHAUL_WORKFLOW_BUNDLE_FILE,
+  };
 }
 
 export function gatewayConfig(environment: Environment) {

@@ -26,7 +26,7 @@ const worker = await Worker.create({
   connection,
   namespace,
   taskQueue: config.taskQueue,
-  workflowBundle: await bundleWorkflows(),
+  workflowBundle: config.bundleFile ? { codePath: config.bundleFile } : await bundleWorkflows(),
   activities: createActivities({ db, authority, lists, wire, hooks: { ...config.hooks, sealingKey } }),
   maxCachedWorkflows: 500,
   shutdownGraceTime: '10s',

@@ -10,7 +10,7 @@ import { isReady, shakesHands } from '../../embedded/readiness.ts';
 import { makeDatabase } from './database.ts';
 import type { Answer, Ask } from './api.ts';
 import { createSystemProcess, type SystemProcess } from './system-process.ts';
-import { freshTaskQueue, sharedTemporal } from './temporal.ts';
+import { freshTaskQueue, sharedTemporal, workflowBundle } from './temporal.ts';
 
 export type SystemGateway = SystemProcess & { port: number; metricsUrl: string };
 
@@ -72,6 +72,7 @@ export async function startSystem(options: SystemOptions = {}): Promise<System> 
     TEMPORAL_ADDRESS: address,
     TEMPORAL_NAMESPACE: namespace,
     LONGHAUL_TASK_QUEUE: taskQueue,
+    LONGHAUL_WORKFLOW_BUNDLE_FILE: (await workflowBundle()).codePath,
     ...env,
   };
   const { administratorKey: token, rootCertificatePem: ca } = await initialise(folder, environment);
