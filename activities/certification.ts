@@ -59,7 +59,7 @@ export function checkRequestedNames({ names = [] }: Evidence, device: string): v
 /** Signs a certificate for the key. Nothing knows it yet: what is not kept is as if it were never signed. */
 export async function certify(
   authority: Authority,
-  { definition, publicKey }: Permission,
+  { definition, publicKey }: { definition: Pick<TemplateDefinition, 'lifetimeDays'>; publicKey: Uint8Array },
   device?: string,
 ): Promise<IssuedCertificate> {
   const certificateId = randomBytes(32).toString('hex');
@@ -89,14 +89,15 @@ export async function keepCertificate(
   });
 }
 
-const kindOf = (publicKey: Uint8Array): KeyKind => {
+export const kindOf = (publicKey: Uint8Array): KeyKind => {
   const algorithm = keyAlgorithmOf(publicKey);
   return algorithm === 'P-256' || algorithm === 'P-384' ? algorithm : 'RSA';
 };
 
-const keyInUse = () => refusal('KeyInUse', 'this key has a certificate already: a device needs a key of its own', 409);
+export const keyInUse = () =>
+  refusal('KeyInUse', 'this key has a certificate already: a device needs a key of its own', 409);
 const notForThis = () => refusal('ClaimNotForThis', 'the claim is for other devices, or for another key', 403);
-const blocked = () => refusal('DeviceBlocked', 'this device or its key is blocked', 403);
+export const blocked = () => refusal('DeviceBlocked', 'this device or its key is blocked', 403);
 
 /** Names the fault of a claim that gave no slot. */
 export function claimSpent(claim: ClaimRow) {

@@ -4,7 +4,10 @@ import { findDecommission, finishDecommission, listAuthoritiesOf, revokeCertific
 import { eraseDevice } from '../db/erasure.ts';
 import { removeExecutions } from '../db/execution-endings.ts';
 import { probeFeed } from '../db/feed.ts';
+import { appendToOutbox } from '../db/outbox.ts';
+import { findDeviceName, findOpenRotation } from '../db/rotations.ts';
 import { refusal } from '../workflows/refusals.ts';
+import { rotateCertificateId, rotationOver } from '../workflows/rotate-certificate.ts';
 import { rolloutProgressed, runRolloutId } from '../workflows/run-rollout.ts';
 import { commandProgressed, sendCommandId } from '../workflows/send-command.ts';
 import type { Deps } from './deps.ts';
@@ -39,6 +42,8 @@ export const decommissionActivities = ({ db, authority, lists = [authority], wir
     await db.transaction(async (tx) => {
       await removeExecutions(tx, { deviceId, reason: 'the device was decommissioned', poke: rolloutPoke });
       await cancelCommandsOf(tx, { deviceId, poke: commandPoke });
+      const rotation = await findOpenRotation(tx, deviceId);
+      if (rotation) await appendToOutbox(tx, [rotationIsOver(await findDeviceName(tx, deviceId))]);
     });
   },
 
@@ -54,4 +59,11 @@ export const decommissionActivities = ({ db, authority, lists = [authority], wir
       return `${device} is decommissioned. Its data is erased; its name and the audit stay.`;
     });
   },
+});
+
+const rotationIsOver = (device: string) => ({
+  kind: 'signal' as const,
+  workflowId: rotateCertificateId(device),
+  name: rotationOver.name,
+  argument: {},
 });

@@ -5,6 +5,8 @@ import { decisionHookActivities } from './decision-hooks.ts';
 import { enrolmentActivities } from './enrolments.ts';
 import { revocationActivities } from './revocations.ts';
 import { rolloutActivities } from './rollouts.ts';
+import { rotationActivities } from './rotations.ts';
+import { rotationPolicyActivities } from './rotation-policies.ts';
 
 export const createActivities = (deps: Deps) => ({
   ...enrolmentActivities(deps),
@@ -13,6 +15,8 @@ export const createActivities = (deps: Deps) => ({
   ...revocationActivities(deps),
   ...decommissionActivities(deps),
   ...rolloutActivities(deps),
+  ...rotationActivities(deps),
+  ...rotationPolicyActivities(deps),
 });
 
 export type Activities = ReturnType<typeof createActivities>;

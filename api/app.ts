@@ -32,6 +32,8 @@ import { rolloutEventRoutes } from './rollout-events.ts';
 import { rolloutExecutionRoutes } from './rollout-executions.ts';
 import { rolloutOrderRoutes } from './rollout-orders.ts';
 import { rolloutRoutes } from './rollouts.ts';
+import { rotationPolicyRoutes } from './rotation-policies.ts';
+import { rotationRoutes } from './rotations.ts';
 import { serviceRoutes } from './services.ts';
 import { templateRoutes } from './templates.ts';
 
@@ -114,8 +116,10 @@ export function createApp(deps: Deps) {
     rolloutDecisionRoutes,
     rolloutEventRoutes,
   ];
+  const rotations = [rotationRoutes, rotationPolicyRoutes];
   const readers = [enrolmentRoutes, certificateRoutes, authorityEndingRoutes, commandRoutes, auditRoutes];
-  for (const routes of [...nouns, ...software, ...rollouts, jobRoutes, ...readers]) app.route('/v1', routes(routeDeps));
+  for (const routes of [...nouns, ...software, ...rollouts, jobRoutes, ...rotations, ...readers])
+    app.route('/v1', routes(routeDeps));
   describeApi(app, deps.version);
   return app;
 }

@@ -79,7 +79,8 @@ export function jobRoutes({ findPage, ...temporal }: RouteDeps) {
   const { show } = createRolloutViews(temporal);
   const present = async (db: Db, id: string) => {
     const row = await findJob(db, id);
-    if (!row) throw notFound();
+    // The order of a rotation is no job of an operator's.
+    if (!row?.rolloutId) throw notFound();
     return {
       id,
       // Only objects become jobs.

@@ -27,7 +27,19 @@ export type AuditEntry =
   | { action: 'group.created' | 'group.changed'; subject: string; data: { filter?: string } }
   | { action: 'group.members-changed'; subject: string; data: { added: number; removed: number } }
   | { action: 'group.deleted'; subject: string; data: Record<string, never> }
-  | { action: 'certificate.issued'; subject: string; data: { kind: string; claimId?: string; spkiSha256: string } }
+  | {
+      action: 'certificate.issued';
+      subject: string;
+      data: { kind: string; claimId?: string; rotationId?: string; spkiSha256: string };
+    }
+  | { action: 'certificate.ending'; subject: string; data: { device: string; notAfter: string } }
+  | {
+      action: 'rotation.begun';
+      subject: string;
+      data: { rotationId: string; certificateId: string; reason: string };
+    }
+  | { action: 'rotation.finished'; subject: string; data: { rotationId: string; outcome: string; attempt: number } }
+  | { action: 'rotation-policy.put'; subject: string; data: Record<string, number | boolean> }
   | { action: 'certificate.activated'; subject: string; data: { device: string } }
   | { action: 'certificate.revoked'; subject: string; data: { reason: string } }
   | {

@@ -50,6 +50,8 @@ export type JudgedReport = {
 export type RecordOptions = {
   /** Whom to tell: the workflow whose id is this prefix and the rollout's id, by this signal. */
   poke: { workflowIdPrefix: string; signal: string };
+  /** Whom to tell of an order to rotate that a device has ended without asking for a certificate: by its name. */
+  rotationPoke: { workflowIdPrefix: string; signal: string };
   /** Executions that a device may have in progress at a time. */
   inProgressMax: number;
 };
@@ -63,7 +65,7 @@ export type RecordOptions = {
 export async function recordExecutionReports(
   db: Db,
   reports: ExecutionReport[],
-  { poke, inProgressMax }: RecordOptions,
+  { poke, rotationPoke, inProgressMax }: RecordOptions,
 ): Promise<JudgedReport[]> {
   const rows = await executePrepared<Omit<JudgedReport, 'execution'> & Execution & { place: number }>(
     db,
@@ -132,11 +134,17 @@ export async function recordExecutionReports(
       on conflict do nothing
     ), poked as (
       insert into outbox (shard, kind, workflow_id, name, argument)
-      select outbox_shard(workflow_id), 'signal', workflow_id, ${poke.signal}::text, '{}' from (
+      select outbox_shard(workflow_id), 'signal', workflow_id, ${poke.signal}::text, '{}'::jsonb from (
         select distinct ${poke.workflowIdPrefix}::text || rollout_id as workflow_id from recorded
         where rollout_id is not null and (ends or coalesce(least(next_due_at, next_step_due_at), 'infinity')
           < coalesce(least(due_at, step_due_at), 'infinity'))
       ) stirred
+      union all
+      select outbox_shard(workflow_id), 'signal', workflow_id, ${rotationPoke.signal}::text, '{}'::jsonb from (
+        select ${rotationPoke.workflowIdPrefix}::text || d.name as workflow_id
+        from recorded e join rotations o on o.id = e.job_id and o.state = 'ORDERED' join devices d on d.id = o.device_id
+        where e.rollout_id is null and e.ends
+      ) declined
     ), others as (
       select distinct on (i.place) i.place, e.*, case
           when e.job_id is null then case when i.job_id is null then 'none' else 'unknown' end

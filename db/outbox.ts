@@ -83,6 +83,7 @@ export type Lifecycles = {
   runRollout: { type: string; idPrefix: string };
   revokeCertificate: { type: string; idPrefix: string };
   decommissionDevice: { type: string; idPrefix: string };
+  rotateCertificate: { type: string; idPrefix: string };
 };
 
 /**
@@ -90,7 +91,8 @@ export type Lifecycles = {
  * already changes nothing. Run it in one transaction with `adoptNamespace`.
  */
 export async function appendOpenLifecycles(db: Db, lifecycles: Lifecycles): Promise<void> {
-  const { provisionDevice, sendCommand, runRollout, revokeCertificate, decommissionDevice } = lifecycles;
+  const { provisionDevice, sendCommand, runRollout, revokeCertificate, decommissionDevice, rotateCertificate } =
+    lifecycles;
   await db.execute(sql`
     insert into outbox (shard, kind, workflow_id, name, argument)
     select outbox_shard(workflow_id), 'start', workflow_id, ${sendCommand.type}, jsonb_build_object('commandId', id)
@@ -113,6 +115,13 @@ export async function appendOpenLifecycles(db: Db, lifecycles: Lifecycles): Prom
       jsonb_build_object('deviceId', id, 'device', name)
     from (select d.id, d.name, ${decommissionDevice.idPrefix}::text || d.id as workflow_id
       from decommissions o join devices d on d.id = o.device_id where o.finished_at is null) open
+    order by id`);
+  await db.execute(sql`
+    insert into outbox (shard, kind, workflow_id, name, argument)
+    select outbox_shard(workflow_id), 'start', workflow_id, ${rotateCertificate.type},
+      jsonb_build_object('rotationId', id, 'deviceId', device_id, 'device', name)
+    from (select r.id, r.device_id, d.name, ${rotateCertificate.idPrefix}::text || d.name as workflow_id
+      from rotations r join devices d on d.id = r.device_id where r.finished_at is null) open
     order by id`);
   const open = await db
     .select({ enrolment: enrolments, pem: certificates.pem })

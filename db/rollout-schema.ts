@@ -86,7 +86,8 @@ export const releases = pgTable('releases', {
 
 export const jobs = pgTable('jobs', {
   id: uuid('id').primaryKey(),
-  rolloutId: uuid('rollout_id').notNull(),
+  /** None of an order that is no rollout's. */
+  rolloutId: uuid('rollout_id'),
   document: text('document').notNull(),
   startWithinSeconds: integer('start_within_seconds'),
   endWithinSeconds: integer('end_within_seconds'),

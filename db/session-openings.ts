@@ -18,8 +18,8 @@ export type SessionOpening = {
   auditId: string;
 };
 
-/** How the workflow of an enrolment is told of the first connection with its certificate. */
-export type ConnectedSignal = { name: string; workflowIdPrefix: string };
+/** How the workflow of an enrolment, or of a rotation, is told of the first connection with its certificate. */
+export type ConnectedSignal = { name: string; workflowIdPrefix: string; rotationIdPrefix: string };
 
 export type OpenSessions = {
   gatewayId: string;
@@ -161,11 +161,16 @@ export async function openSessions(db: Db, { openings, ...rest }: OpenSessions):
       update enrolments e set state = 'ACTIVATED', updated_at = now()
       from activated where e.certificate_id = activated.id and e.state = 'REGISTERED'
       returning e.certificate_id, ${signal.workflowIdPrefix}::text || e.key as workflow_id
+    ), rotated as (
+      update rotations r set state = 'PROVEN', proven_at = now()
+      from activated where r.new_certificate_id = activated.id and r.state = 'ISSUED'
+      returning r.new_certificate_id as certificate_id, ${signal.rotationIdPrefix}::text || (
+        select d.name from devices d where d.id = r.device_id) as workflow_id
     ), signalled as (
       insert into outbox (shard, kind, workflow_id, name, argument)
       select distinct outbox_shard(workflow_id), 'signal', workflow_id, ${signal.name}::text,
         jsonb_build_object('certificateId', e.certificate_id, 'deviceName', k.device_name)
-      from enrolled e join known k on k.certificate_id = e.certificate_id
+      from (select * from enrolled union all select * from rotated) e join known k on k.certificate_id = e.certificate_id
     ), in_service as (
       update devices d set state = 'ACTIVE', updated_at = now()
       from (select distinct device_id from known where certificate_id in (select id from activated)) k

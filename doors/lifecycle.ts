@@ -1,5 +1,6 @@
 import type { WorkflowStartOptions } from '@temporalio/client';
 import type { ProvisionDevice } from '../workflows/provision-device.ts';
+import type { RotateCertificate } from '../workflows/rotate-certificate.ts';
 import { searchAttributePairs } from '../workflows/search-attributes.ts';
 
 type StartOptions = Pick<
@@ -13,4 +14,12 @@ export const startsProvisionDevice = ({ claimId }: ProvisionDevice, template?: s
   workflowIdReusePolicy: 'ALLOW_DUPLICATE',
   staticSummary: template ? `Enrols a device of template ${template}` : `Enrols a device under claim ${claimId}`,
   typedSearchAttributes: searchAttributePairs({ template, status: 'ISSUED', waitingFor: 'registration' }),
+});
+
+/** A device rotates again and again. */
+export const startsRotateCertificate = ({ device }: RotateCertificate): StartOptions => ({
+  workflowIdConflictPolicy: 'USE_EXISTING',
+  workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+  staticSummary: `Rotation of the certificate of ${device}`,
+  typedSearchAttributes: searchAttributePairs({ device, status: 'BEGUN' }),
 });

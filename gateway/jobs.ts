@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { ExecutionReport } from '../db/execution-reports.ts';
 import { createIds } from '../db/ids.ts';
+import { rotateCertificateId, rotationOver } from '../workflows/rotate-certificate.ts';
 import { rolloutProgressed, runRolloutId } from '../workflows/run-rollout.ts';
 import { createBatches } from './batches.ts';
 import { executionBody, hasEnded, nowSeconds, refusals, splice, stateOf, summaryOf } from './job-answers.ts';
@@ -31,12 +32,13 @@ export type Jobs = ReturnType<typeof createJobs>;
 export function createJobs(deps: JobsDeps) {
   const { db, documents, notices, relay, availability, log, quarantined, inProgressMax = 1, requestsMax = 32 } = deps;
   const poke = { workflowIdPrefix: runRolloutId(''), signal: rolloutProgressed.name };
+  const rotationPoke = { workflowIdPrefix: rotateCertificateId(''), signal: rotationOver.name };
   const nextId = createIds();
   const underWay = new Map<string, number>();
   const requests = createBatches<JobAsk, JobAnswer>({
     ...deps.limits,
     name: 'job requests',
-    write: (asks) => answerJobs({ db, documents, poke, inProgressMax }, asks),
+    write: (asks) => answerJobs({ db, documents, poke, rotationPoke, inProgressMax }, asks),
     availability,
     log,
   });

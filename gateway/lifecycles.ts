@@ -1,9 +1,11 @@
 import type { WorkflowStartOptions } from '@temporalio/client';
 import type { Lifecycles } from '../db/outbox.ts';
 import { decommissionDeviceId, type DecommissionDevice } from '../workflows/decommission-device.ts';
-import { startsProvisionDevice } from '../doors/lifecycle.ts';
+import { startsProvisionDevice, startsRotateCertificate } from '../doors/lifecycle.ts';
 import { provisionDeviceId, type ProvisionDevice } from '../workflows/provision-device.ts';
 import { revokeCertificateId, type RevokeCertificate } from '../workflows/revoke-certificate.ts';
+import { rotateCertificateId, type RotateCertificate } from '../workflows/rotate-certificate.ts';
+import type { RotateExpiring } from '../workflows/rotate-expiring.ts';
 import { rolloutProgressed, runRolloutId, type RunRollout } from '../workflows/run-rollout.ts';
 import { searchAttributePairs } from '../workflows/search-attributes.ts';
 import { sendCommandId, type SendCommand } from '../workflows/send-command.ts';
@@ -21,6 +23,8 @@ export const sendCommandType = 'sendCommand';
 export const runRolloutType = 'runRollout';
 export const revokeCertificateType = 'revokeCertificate';
 export const decommissionDeviceType = 'decommissionDevice';
+export const rotateCertificateType = 'rotateCertificate';
+export const rotateExpiringType = 'rotateExpiring';
 
 /** A command is sent once: where it has run already, a start is done. */
 export const startsSendCommand = ({ commandId, device }: SendCommand): StartOptions => ({
@@ -58,6 +62,13 @@ export const startsDecommissionDevice = ({ device }: DecommissionDevice): StartO
   typedSearchAttributes: searchAttributePairs({ device, status: 'BLOCKED', waitingFor: 'its sessions to be cut' }),
 });
 
+/** What an operator asks for beside the schedule. */
+export const startsRotateExpiring = ({ policy }: RotateExpiring): StartOptions => ({
+  workflowIdConflictPolicy: 'USE_EXISTING',
+  workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+  staticSummary: `Rotations of policy ${policy}`,
+});
+
 /** How the workflow of a start row is started; undefined for a type that this release does not know. */
 export function startOptions(type: string, argument: unknown): Start | undefined {
   // Start rows are written by our own statements, with the argument of the workflow that they name.
@@ -66,6 +77,8 @@ export function startOptions(type: string, argument: unknown): Start | undefined
   if (type === runRolloutType) return startsRunRollout(argument as RunRollout);
   if (type === revokeCertificateType) return startsRevokeCertificate(argument as RevokeCertificate);
   if (type === decommissionDeviceType) return startsDecommissionDevice(argument as DecommissionDevice);
+  if (type === rotateCertificateType) return startsRotateCertificate(argument as RotateCertificate);
+  if (type === rotateExpiringType) return startsRotateExpiring(argument as RotateExpiring);
   return undefined;
 }
 
@@ -75,5 +88,6 @@ export const lifecycles: Lifecycles = {
   sendCommand: { type: sendCommandType, idPrefix: sendCommandId('') },
   runRollout: { type: runRolloutType, idPrefix: runRolloutId('') },
   decommissionDevice: { type: decommissionDeviceType, idPrefix: decommissionDeviceId('') },
+  rotateCertificate: { type: rotateCertificateType, idPrefix: rotateCertificateId('') },
   revokeCertificate: { type: revokeCertificateType, idPrefix: revokeCertificateId('') },
 };

@@ -5,6 +5,7 @@ import { findOwnedEnrolment, insertOwnershipToken } from '../db/ownership-tokens
 import { findTemplate } from '../db/templates.ts';
 import { createAnswers, unavailable, type AnswersDeps } from '../doors/answers.ts';
 import { createEntrance, type EntranceDeps } from '../doors/entrance.ts';
+import { createRenewal } from '../doors/renewal.ts';
 import { makeCsr, makeKeyPair } from '../pki/keys.ts';
 import { refusal } from '../workflows/refusals.ts';
 import type { Identity } from './identity.ts';
@@ -26,11 +27,12 @@ export type Provisioning = ReturnType<typeof createProvisioning>;
 
 /**
  * The door of AWS fleet provisioning: a certificate for a claim, then a device for the certificate, which a token tells
- * apart from others of the same claim.
+ * apart from others of the same claim. A device asks here as well, on its own certificate, for the one that replaces it.
  */
 export function createProvisioning(deps: ProvisioningDeps) {
   const { db } = deps;
   const entrance = createEntrance(deps);
+  const renew = createRenewal(deps);
   const answer = createAnswers(deps);
 
   /** A certificate for the key of this request, and the token that owns it. */
@@ -55,8 +57,14 @@ export function createProvisioning(deps: ProvisioningDeps) {
   }
 
   return {
-    createFromCsr: ({ session, body }: Request<z.infer<typeof csrRequest>>): Promise<Reply> =>
-      reply(session, (claim) => certify(claim, body.certificateSigningRequest)),
+    createFromCsr: ({ session, body }: Request<z.infer<typeof csrRequest>>): Promise<Reply> => {
+      const { identity } = session;
+      const csr = body.certificateSigningRequest;
+      // There is nothing to own: the device has a name. Clients read the field, so it is there.
+      if (identity.kind === 'device')
+        return answer(async () => ({ ...(await renew(identity, csr)), certificateOwnershipToken: '' }));
+      return reply(session, (claim) => certify(claim, csr));
+    },
 
     /** Keys made here, where the template permits it. The private key stands in this answer and nowhere else. */
     createKeys: ({ session }: Request<object>): Promise<Reply> =>

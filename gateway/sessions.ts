@@ -11,6 +11,7 @@ import {
   type ClosedSession,
 } from '../db/sessions.ts';
 import { deviceConnected, provisionDeviceId } from '../workflows/provision-device.ts';
+import { rotateCertificateId } from '../workflows/rotate-certificate.ts';
 import type { Availability } from './availability.ts';
 import { createBatches } from './batches.ts';
 import { describeIdentity, type Identity } from './identity.ts';
@@ -37,7 +38,11 @@ export type SessionsDeps = {
 export type SessionsListener = { activated?: () => void };
 
 const clientIdBytesMax = 128;
-const signal = { name: deviceConnected.name, workflowIdPrefix: provisionDeviceId('') };
+const signal = {
+  name: deviceConnected.name,
+  workflowIdPrefix: provisionDeviceId(''),
+  rotationIdPrefix: rotateCertificateId(''),
+};
 
 /**
  * Sessions as rows. A session is a row before the CONNACK, its subscriptions before the SUBACK, and every gateway may

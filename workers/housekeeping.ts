@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import { warnOfCertificates } from '../db/certificate-warnings.ts';
 import { warnOfEndings } from '../db/authority-endings.ts';
 import type { Db } from '../db/client.ts';
 import { deleteOldClaimFailures } from '../db/claim-failures.ts';
@@ -23,6 +24,7 @@ export function keepHouse({ db, log }: { db: Db; log: Logger }): { stop(): void 
       deleteOldClaimFailures(db),
       deleteOldFeed(db),
       warn({ db, log }),
+      warnOfLate({ db, log }),
     ]).catch((error: unknown) => log.error({ err: error }, 'housekeeping failed; it is tried again in an hour'));
   void keep();
   const timer = setInterval(() => void keep(), everyMs);
@@ -32,4 +34,11 @@ export function keepHouse({ db, log }: { db: Db; log: Logger }): { stop(): void 
 /** Fleets die of authorities that have ended more often than of devices' certificates. */
 async function warn({ db, log }: { db: Db; log: Logger }): Promise<void> {
   for (const ending of await warnOfEndings(db)) log.error(ending, `an authority ends within ${ending.months} months`);
+}
+
+/** A rotation that does not come about is seen while there is a fifth of the certificate's life left. */
+async function warnOfLate({ db, log }: { db: Db; log: Logger }): Promise<void> {
+  const late = await warnOfCertificates(db);
+  if (late.length > 0)
+    log.error({ late: late.slice(0, 20) }, `${late.length} certificates end soon and are not replaced`);
 }

@@ -8,8 +8,9 @@ import { keepHouse } from './housekeeping.ts';
 import { readKey } from './keys.ts';
 import { createLog } from './log.ts';
 import { keepLists } from './revocation-lists.ts';
+import { keepSchedules } from './rotation-schedules.ts';
 import { openListSigners, openSigner } from './signer.ts';
-import { connectWorker } from './temporal.ts';
+import { connectTemporal, connectWorker } from './temporal.ts';
 import { openWire } from './wire.ts';
 
 /** The process that runs the lifecycles. SIGTERM finishes what is under way and ends it. */
@@ -33,11 +34,15 @@ const worker = await Worker.create({
 });
 const housekeeping = keepHouse({ db, log });
 const listing = keepLists({ db, signers: lists, log });
+const temporal = connectTemporal({ taskQueue: config.taskQueue });
+const schedules = keepSchedules({ db, temporal, log });
 
 log.info({ namespace, taskQueue: config.taskQueue }, 'lifecycle worker is ready');
 await worker.run();
 housekeeping.stop();
 await listing.stop();
+await schedules.stop();
+await temporal[Symbol.asyncDispose]();
 await connection.close();
 await wire[Symbol.asyncDispose]();
 await db.$client.end({ timeout: 5 });

@@ -5,6 +5,8 @@ export type Inbox<T> = {
   next(withinMs: number, summary: string): Promise<T | undefined>;
   /** Takes what has gathered, without waiting: for pokes, of which one says as much as ten. */
   drain(): T[];
+  /** Lays in what an update brought, so that one wait hears of both. */
+  put(message: T): void;
 };
 
 /** Opens the inbox of some kinds of signal, in the order in which they come. Call it before the workflow's first await, or early messages are lost. */
@@ -19,5 +21,6 @@ export function inbox<T>(...definitions: SignalDefinition<[T]>[]): Inbox<T> {
       return messages.shift();
     },
     drain: () => messages.splice(0),
+    put: (message) => void messages.push(message),
   };
 }

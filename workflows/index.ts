@@ -2,5 +2,7 @@
 export { decommissionDevice } from './decommission-device.ts';
 export { provisionDevice } from './provision-device.ts';
 export { revokeCertificate } from './revoke-certificate.ts';
+export { rotateCertificate } from './rotate-certificate.ts';
+export { rotateExpiring } from './rotate-expiring.ts';
 export { runRollout } from './run-rollout.ts';
 export { sendCommand } from './send-command.ts';

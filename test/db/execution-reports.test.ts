@@ -19,7 +19,11 @@ beforeAll(async () => {
 });
 afterAll(() => database[Symbol.asyncDispose]());
 
-const options = { poke: { workflowIdPrefix: 'run-rollout/', signal: 'rolloutProgressed' }, inProgressMax: 1 };
+const options = {
+  poke: { workflowIdPrefix: 'run-rollout/', signal: 'rolloutProgressed' },
+  rotationPoke: { workflowIdPrefix: 'rotate-certificate/', signal: 'rotationOver' },
+  inProgressMax: 1,
+};
 type Said = Partial<ExecutionReport> & Pick<ExecutionReport, 'deviceId' | 'jobId'>;
 const report = (said: Said): ExecutionReport => ({
   attempt: null,

@@ -6,11 +6,12 @@ import { migrate } from '../../db/migrate.ts';
 import * as orderSchema from '../../db/order-schema.ts';
 import * as revocationSchema from '../../db/revocation-schema.ts';
 import * as enrolmentSchema from '../../db/enrolment-schema.ts';
+import * as rotationSchema from '../../db/rotation-schema.ts';
 import * as rolloutSchema from '../../db/rollout-schema.ts';
 import * as schema from '../../db/schema.ts';
 import { makeDatabase, type TestDatabase } from '../support/database.ts';
 
-const tables = [schema, enrolmentSchema, rolloutSchema, orderSchema, revocationSchema]
+const tables = [schema, enrolmentSchema, rolloutSchema, orderSchema, revocationSchema, rotationSchema]
   .flatMap((part) => Object.values(part))
   .filter((value) => is(value, PgTable));
 

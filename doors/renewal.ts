@@ -1,0 +1,48 @@
+import { hash } from 'node:crypto';
+import { WithStartWorkflowOperation } from '@temporalio/client';
+import { findIssuedChain } from '../db/enrolments.ts';
+import { judgeCsr } from '../pki/csr-policy.ts';
+import { renewCertificate, rotateCertificate, rotateCertificateId } from '../workflows/rotate-certificate.ts';
+import type { RotateCertificate } from '../workflows/rotate-certificate.ts';
+import { refusal } from '../workflows/refusals.ts';
+import { createCoalescer } from './coalescer.ts';
+import type { EntranceDeps } from './entrance.ts';
+import { startsRotateCertificate } from './lifecycle.ts';
+
+/** A device as its connection proved it: by the certificate that it is to replace. */
+export type Renewing = { deviceId: string; name: string; certificateId: string };
+
+/** The chain of the new certificate, leaf first, PEM. Connecting with it is the proof; until then the old one stands. */
+export type Renewed = { certificateId: string; certificatePem: string };
+
+/**
+ * The one way to another certificate, behind every door: a request for a new key, on the device's current certificate. It
+ * joins the rotation that is under way, or begins one where the certificate is due or its policy lets it. Asked again with
+ * the same key, also after a crash, it is the same certificate. A no is a `Refusal`.
+ */
+export function createRenewal({ db, temporal, forbiddenSpki = [] }: EntranceDeps) {
+  const asking = createCoalescer();
+  const { workflow } = temporal.client;
+
+  return async function renew({ deviceId, name, certificateId }: Renewing, csr: string | Uint8Array): Promise<Renewed> {
+    const judged = await judgeCsr(csr, { forbiddenSpki });
+    if ('refused' in judged) throw refusal('InvalidCsr', `${judged.refused.reason}: ${judged.refused.detail}`, 400);
+    const { publicKey, requested } = judged.accepted;
+    const spki = hash('sha256', publicKey, 'hex');
+    const { newCertificateId } = await asking(`${certificateId} ${spki}`, () => {
+      const request: RotateCertificate = { deviceId, device: name, certificateId };
+      const startWorkflowOperation = new WithStartWorkflowOperation(rotateCertificate, {
+        ...startsRotateCertificate(request),
+        workflowId: rotateCertificateId(name),
+        taskQueue: temporal.taskQueue,
+        args: [request],
+        workflowIdConflictPolicy: 'USE_EXISTING',
+      });
+      const asked = { certificateId, publicKey: Buffer.from(publicKey).toString('base64'), names: requested.names };
+      return workflow.executeUpdateWithStart(renewCertificate, { args: [asked], startWorkflowOperation });
+    });
+    const certificatePem = await findIssuedChain(db, newCertificateId);
+    if (!certificatePem) throw new Error(`certificate ${newCertificateId} was issued and has no row`);
+    return { certificateId: newCertificateId, certificatePem };
+  };
+}
