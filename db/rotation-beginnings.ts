@@ -21,8 +21,6 @@ type Begin = {
   askedBy: string;
   /** Certificates as `c` (id, device_id, device, place), in the order in which they are taken. */
   candidates: SQL;
-  /** Whether one that failed lately is tried again all the same. */
-  atOnce: boolean;
   /** Undefined when the workflow runs already. */
   workflow?: RotationWorkflow | undefined;
 };
@@ -32,9 +30,9 @@ const instant = (at?: Date) => (at ? sql`${at.toISOString()}::timestamptz` : sql
 
 /**
  * Begins rotations, in one statement with the start of the lifecycle of each: at most one of a device is open, and what is
- * begun already stays as it is. A device that is blocked, or was tried lately in vain, is passed over.
+ * begun already stays as it is.
  */
-async function begin(db: Db, { at, reason, askedBy, candidates, atOnce, workflow }: Begin): Promise<BegunRotation[]> {
+async function begin(db: Db, { at, reason, askedBy, candidates, workflow }: Begin): Promise<BegunRotation[]> {
   return executePrepared<BegunRotation>(
     db,
     sql`
@@ -45,8 +43,6 @@ async function begin(db: Db, { at, reason, askedBy, candidates, atOnce, workflow
           where r.device_id = c.device_id and r.certificate_id = c.id and r.again_at is not null
           order by r.id desc limit 1), 1), ${instant(at)}
       from candidate c
-      where ${atOnce}::boolean or not exists (select from rotations r
-        where r.device_id = c.device_id and r.certificate_id = c.id and r.again_at > ${instant(at)})
       order by c.device_id
       on conflict (device_id) where finished_at is null do nothing
       returning id, device_id, certificate_id
@@ -72,9 +68,13 @@ async function begin(db: Db, { at, reason, askedBy, candidates, atOnce, workflow
 
 const place = sql`certificate_due(c.not_before, c.not_after, c.device_id)`;
 const isInService = sql`c.state = 'ACTIVE' and d.state <> 'BLOCKED'`;
-/** Nothing of it is under way, and the last try was not lately. */
-const isFree = (at: SQL) => sql`not exists (select from rotations r where r.device_id = c.device_id
-  and (r.finished_at is null or (r.certificate_id = c.id and r.again_at > ${at})))`;
+/**
+ * Nothing of it is under way, and the last try was not lately: a device's last row says both, and is one step in an index
+ * however many there are.
+ */
+const isFree = (at: SQL) => sql`coalesce((
+  select r.finished_at is not null and (r.certificate_id <> c.id or coalesce(r.again_at <= ${at}, true))
+  from rotations r where r.device_id = c.device_id order by r.id desc limit 1), true)`;
 
 export type DuePage = { policy: string; at?: Date | undefined; limit: number; after?: DuePlace | undefined };
 
@@ -102,7 +102,6 @@ export const beginDue = (db: Db, page: DuePage, workflow: RotationWorkflow): Pro
     reason: 'due',
     askedBy: dueBy,
     candidates: dueCertificates(page),
-    atOnce: false,
     workflow,
   });
 
@@ -116,7 +115,6 @@ export const beginDisplaced = (
     at,
     reason: 'authority',
     askedBy: dueBy,
-    atOnce: false,
     workflow,
     candidates: sql`
       select c.id, c.device_id, d.name as device, ${place} as place, p.name as policy
@@ -141,7 +139,6 @@ export const beginOf = (
   begin(db, {
     ...asked,
     at,
-    atOnce: true,
     candidates: sql`
       select c.id, c.device_id, d.name as device, ${place} as place, ${policyOf(sql`d`)} as policy
       from certificates c join devices d on d.id = c.device_id
