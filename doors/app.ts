@@ -66,16 +66,27 @@ function answerError(c: Context, error: unknown, report: (error: unknown) => voi
   const code = findRefusal(error)?.code;
   if (code === waitingForApproval) {
     const waiting = { state: 'WAITING_FOR_APPROVAL', retryAfterSeconds: comeBackSeconds };
-    return c.json(waiting, 202, { 'Retry-After': String(comeBackSeconds), 'Cache-Control': 'no-store' });
+    const headers = { 'Retry-After': String(comeBackSeconds), 'Cache-Control': 'no-store' };
+    return isEst(c) ? withoutBody(202, headers) : c.json(waiting, 202, headers);
   }
   const answer = answerProblem(c, error, report);
   answer.headers.set('Cache-Control', 'no-store');
   if (code === 'TooManyAttempts') answer.headers.set('Retry-After', String(lockedOutSeconds));
   if (answer.status === 503 && !answer.headers.has('Retry-After')) answer.headers.set('Retry-After', '2');
-  if (answer.status === 401)
-    answer.headers.set('WWW-Authenticate', 'Basic realm="enrolment", Bearer realm="enrolment"');
+  if (answer.status !== 401) return answer;
+  if (isEst(c)) return withoutBody(401, { 'WWW-Authenticate': challengeOf('Basic'), 'Cache-Control': 'no-store' });
+  answer.headers.set('WWW-Authenticate', challengeOf('Bearer'));
   return answer;
 }
+
+/** One alone: clients that know one scheme stumble over a list. EST takes `Bearer` all the same. */
+const challengeOf = (scheme: 'Basic' | 'Bearer') => `${scheme} realm="enrolment"`;
+
+const isEst = (c: Context) => doorOf(c.req.path) === 'est';
+
+/** EST clients go on by the headers of these alone, and some take a body that they left unread for a fault. */
+const withoutBody = (status: number, headers: Record<string, string>) =>
+  new Response(null, { status, headers: { ...headers, 'Content-Length': '0' } });
 
 const limit =
   (mayAsk: DoorsDeps['mayAsk']): MiddlewareHandler<DoorsEnv> =>
