@@ -3,6 +3,7 @@ import { commandActivities } from './commands.ts';
 import { decommissionActivities } from './decommissions.ts';
 import { decisionHookActivities } from './decision-hooks.ts';
 import { enrolmentActivities } from './enrolments.ts';
+import { registrationFileActivities } from './registration-files.ts';
 import { revocationActivities } from './revocations.ts';
 import { rolloutActivities } from './rollouts.ts';
 import { rotationActivities } from './rotations.ts';
@@ -14,6 +15,7 @@ export const createActivities = (deps: Deps) => ({
   ...commandActivities(deps),
   ...revocationActivities(deps),
   ...decommissionActivities(deps),
+  ...registrationFileActivities(deps),
   ...rolloutActivities(deps),
   ...rotationActivities(deps),
   ...rotationPolicyActivities(deps),

@@ -1,6 +1,7 @@
-import { randomUUIDv7 } from 'node:crypto';
+import { createHash, randomUUIDv7 } from 'node:crypto';
 import { insertAudit } from '../db/audit.ts';
 import { bindCertificate, listOtherCertificates, revokeCertificate } from '../db/certificates.ts';
+import { isKeyOfAnother } from '../db/registered-keys.ts';
 import type { ClaimRow } from '../db/claims.ts';
 import type { Db } from '../db/client.ts';
 import { adoptDevice, insertEnrolling, lockDeviceNamed, type NamedDevice } from '../db/devices.ts';
@@ -54,6 +55,7 @@ export async function register(tx: Db, registering: Registering): Promise<Device
   const { publicKey, approvedAt, waitsFor: approved } = enrolment;
   await checkName(tx, { claim, publicKey }, registration.name);
   const found = await lockDeviceNamed(tx, registration.name);
+  await checkRegisteredKey(tx, found, publicKey);
   const waitsFor = approvalNeeded(definition, registration.name, found);
   const isApproved = approvedAt !== null && (approved === 'device-exists' || approved === waitsFor);
   if (waitsFor && !isApproved) {
@@ -65,6 +67,15 @@ export async function register(tx: Db, registering: Registering): Promise<Device
   // Somebody has just taken the name: the row is there now, and decides.
   if (!device) return register(tx, registering);
   return finish(tx, registering, device, found?.enrolled ?? false, await certify(device.name));
+}
+
+/** Who registers a key ahead has said that it is the device's: no template and no operator outweighs that. */
+async function checkRegisteredKey(tx: Db, found: NamedDevice | undefined, publicKey: Uint8Array | null) {
+  const key = createHash('sha256')
+    .update(publicKey ?? '')
+    .digest();
+  if (!(await isKeyOfAnother(tx, key, found?.id))) return;
+  throw refusal('KeyNotRegistered', 'another key is registered for this device, or the key for another device', 403);
 }
 
 function approvalNeeded(

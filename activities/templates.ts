@@ -1,8 +1,8 @@
+import { deviceNamePattern, isPlain } from '../db/device-rules.ts';
 import type { Evidence, Registration, TemplateDefinition } from '../db/enrolment-schema.ts';
 import { readDefinition } from '../db/templates.ts';
 import { refusal } from '../workflows/refusals.ts';
 
-const deviceName = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$/;
 const parameterLengthMax = 256;
 const placeholder = /\$\{([A-Za-z0-9_]+(?:\.[A-Za-z]+)?)\}/g;
 
@@ -24,7 +24,7 @@ export function fillTemplate(
     Object.fromEntries(Object.entries(texts).map(([key, text]) => [key, fill(text)]));
 
   const name = fill(definition.namePattern);
-  if (!deviceName.test(name)) {
+  if (!deviceNamePattern.test(name)) {
     throw refusal('InvalidParameters', 'the parameters make a device name that is not 1 to 63 of A-Z a-z 0-9 _ . : -');
   }
   const { attributes, configuration, groups } = readDefinition(definition);
@@ -53,8 +53,7 @@ function readParameter(name: string, parameters: Record<string, string>): string
   if (value.length > parameterLengthMax) {
     throw refusal('InvalidParameters', `parameter ${name} is longer than ${parameterLengthMax} characters`);
   }
-  // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
-  if (/[\u0000-\u001f\u007f]/.test(value)) {
+  if (!isPlain(value)) {
     throw refusal('InvalidParameters', `parameter ${name} holds a control character`);
   }
   return value;

@@ -24,6 +24,9 @@ import { describeApi } from './openapi.ts';
 import { orderKeyRoutes } from './order-keys.ts';
 import { answerProblem, Problem } from './problem.ts';
 import { limitRates } from './rates.ts';
+import { registeredKeyRoutes } from './registered-keys.ts';
+import { registrationUploads } from './registration-uploads.ts';
+import { registrationRoutes } from './registrations.ts';
 import { releaseKeyRoutes } from './release-keys.ts';
 import { releaseRoutes } from './releases.ts';
 import { trustFileRoutes } from './revocation-lists.ts';
@@ -67,7 +70,7 @@ export type Deps = {
   cursorKey: Uint8Array;
   /** 32 bytes, the same in every lifecycle worker: seals the secrets of templates' hooks. */
   sealingKey: Uint8Array;
-  limits: { bodyBytes: number; artifactBytes: number; requestsPerSecond: number };
+  limits: { bodyBytes: number; artifactBytes: number; registrationBytes: number; requestsPerSecond: number };
   /** Of streams of events. */
   streams?: Partial<StreamLimits> | undefined;
   /** Aborted when the process is about to stop: what streams ends then. */
@@ -95,6 +98,7 @@ export function createApp(deps: Deps) {
   app.use(authenticate({ db }));
   app.use(limitRates({ perSecond: limits.requestsPerSecond }));
   app.route('/v1', artifactUploads(deps));
+  app.route('/v1', registrationUploads(deps));
   app.use(readBodies({ bytesMax: limits.bodyBytes }));
   app.use(workOnce({ db, wire }));
 
@@ -107,6 +111,8 @@ export function createApp(deps: Deps) {
     templateRoutes,
     claimRoutes,
     serviceRoutes,
+    registrationRoutes,
+    registeredKeyRoutes,
   ];
   const software = [artifactRoutes, releaseKeyRoutes, releaseRoutes, orderKeyRoutes];
   const rollouts = [

@@ -21,12 +21,16 @@ export function workOnce({ db, wire }: { db: Database; wire: { tell(hint: Hint):
   return async (c, next) => {
     const hints: Hint[] = [];
     c.set('tell', (hint) => void hints.push(hint));
-    const key = c.req.method === 'POST' ? c.req.header('idempotency-key') : undefined;
-    if (key === undefined) {
+    if (c.req.method !== 'POST' || c.req.header('idempotency-key') === undefined) {
       c.set('db', db);
       await next();
     } else {
-      await workUnderKey(c, db, key, next);
+      const bytes = Buffer.from(await c.req.arrayBuffer());
+      const requestHash = hash('sha256', Buffer.concat([Buffer.from(`${c.req.path}\n`), bytes]), 'buffer');
+      await workUnderKey(c, db, requestHash, async (tx) => {
+        c.set('db', tx);
+        await next();
+      });
     }
     if (c.res.ok) for (const hint of hints) wire.tell(hint);
   };
@@ -35,17 +39,26 @@ export function workOnce({ db, wire }: { db: Database; wire: { tell(hint: Hint):
 /** Thrown to roll the transaction back; the answer stands already. */
 class Refused extends Error {}
 
-async function workUnderKey(c: Context<Api>, db: Database, key: string, next: () => Promise<void>): Promise<void> {
+/**
+ * Works in a transaction, with the row of the request's key when it has one. The work leaves its answer in the context, where
+ * the first's stands when the request was repeated. What tells one request from another is hashed by the caller.
+ */
+export async function workUnderKey(
+  c: Context<Api>,
+  db: Database,
+  requestHash: Uint8Array,
+  work: (tx: Db) => Promise<void>,
+): Promise<void> {
+  const key = c.req.header('idempotency-key');
+  if (key === undefined) return db.transaction(work);
   if (!keyPattern.test(key)) {
     throw new Problem('malformed-idempotency-key', 'Idempotency-Key is 1 to 255 visible ASCII characters.');
   }
   const taken = { credential: c.var.credential, route: `POST ${routePath(c, -1)}`, key };
-  const requestHash = hash('sha256', Buffer.concat([Buffer.from(`${c.req.path}\n`), await readBytes(c)]), 'buffer');
   try {
     await db.transaction(async (tx) => {
       if (!(await takeIdempotencyKey(tx, taken, requestHash))) return answerAgain(c, tx, taken, requestHash);
-      c.set('db', tx);
-      await next();
+      await work(tx);
       if (!c.res.ok) throw new Refused();
       const answer: unknown = c.var.kept ?? (await c.res.clone().json());
       return keepAnswer(tx, taken, { status: c.res.status, answer });
@@ -54,8 +67,6 @@ async function workUnderKey(c: Context<Api>, db: Database, key: string, next: ()
     if (!(error instanceof Refused)) throw error;
   }
 }
-
-const readBytes = async (c: Context) => Buffer.from(await c.req.arrayBuffer());
 
 async function answerAgain(c: Context<Api>, db: Db, key: IdempotencyKey, requestHash: Uint8Array): Promise<void> {
   const kept = await findKeptAnswer(db, key);

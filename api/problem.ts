@@ -23,6 +23,7 @@ const problems = {
   'idempotency-key-reused': [422, 'The idempotency key was used for another request'],
   'csr-refused': [422, 'The certificate request is refused'],
   'content-refused': [422, 'The content is not what was announced'],
+  'file-refused': [422, 'The file is refused'],
   'key-refused': [422, 'The release key is refused'],
   'manifest-refused': [422, 'The manifest is refused'],
   'targets-refused': [422, 'Some targets cannot take the command'],

@@ -1,15 +1,13 @@
 import { OpenAPIHono, z } from '@hono/zod-openapi';
+import * as rules from '../db/device-rules.ts';
 import { filterLengthMax } from '../db/filters.ts';
 import type { Api } from './app.ts';
 import { Problem, type Fault } from './problem.ts';
 
-/** The rule for names of devices and of services: it fits a topic level, a common name and a URL. */
+/** The rule for names of devices and of services. */
 export const deviceName = z
   .string()
-  .regex(
-    /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$/,
-    'a name is 1 to 63 of A-Z a-z 0-9 _ . : - and starts with a letter or digit',
-  )
+  .regex(rules.deviceNamePattern, 'a name is 1 to 63 of A-Z a-z 0-9 _ . : - and starts with a letter or digit')
   .openapi('DeviceName', { example: 'pump-17' });
 
 export const templateName = z
@@ -29,29 +27,21 @@ export const uuid = z.uuid().openapi({ example: '0193b4a8-7d5e-7c3a-9d54-6f1f2b7
 export const certificateId = z.string().regex(/^[0-9a-f]{64}$/, '64 hexadecimal digits');
 export const instant = z.iso.datetime({ precision: 3 }).openapi({ example: '2026-11-23T12:00:00.000Z' });
 
-const attributesMax = 50;
-const attributeValueLengthMax = 800;
-
 export const attributeName = z
   .string()
-  .regex(
-    /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$/,
-    'a name is 1 to 128 of A-Z a-z 0-9 _ . : - and starts with a letter or digit',
-  );
+  .regex(rules.attributeNamePattern, 'a name is 1 to 128 of A-Z a-z 0-9 _ . : - and starts with a letter or digit');
 
-/** Text for a person or a device to read: what Postgres, a log and a certificate can all hold. */
 export const plainText = (lengthMax: number) =>
-  z
-    .string()
-    .max(lengthMax)
-    // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
-    .refine((text) => text.isWellFormed() && !/[\u0000-\u001f\u007f]/.test(text), 'it holds a control character');
+  z.string().max(lengthMax).refine(rules.isPlain, 'it holds a control character');
 
-export const attributeValue = plainText(attributeValueLengthMax);
+export const attributeValue = plainText(rules.attributeValueLengthMax);
 
 export const attributes = z
   .record(attributeName, attributeValue)
-  .refine((record) => Object.keys(record).length <= attributesMax, `there are at most ${attributesMax} of them`)
+  .refine(
+    (record) => Object.keys(record).length <= rules.attributesMax,
+    `there are at most ${rules.attributesMax} of them`,
+  )
   .openapi('Attributes', { example: { line: 'north' } });
 
 /** Over devices; what else is wrong with it is found when it is compiled. */

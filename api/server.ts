@@ -17,6 +17,8 @@ import { createProbes } from './probes.ts';
 
 /** The API as a process: configured by its environment, ready when it says so at /readyz, drained by SIGTERM. */
 const bodyBytes = 256 * 1024;
+/** A million lines with a certificate each. */
+const registrationBytes = 2 * 1024 ** 3;
 const drainMs = 10_000;
 /** An upload of some gigabytes over a slow line is one request. */
 const requestWithinMs = 24 * 3_600_000;
@@ -46,7 +48,12 @@ const app = createApp({
   version,
   cursorKey: new Uint8Array(hkdfSync('sha256', keyEncryptionKey, '', 'longhaul list cursors', 32)),
   sealingKey: hookSealingKey(keyEncryptionKey),
-  limits: { bodyBytes, artifactBytes: config.artifactBytesMax, requestsPerSecond: config.requestsPerSecond },
+  limits: {
+    bodyBytes,
+    artifactBytes: config.artifactBytesMax,
+    registrationBytes,
+    requestsPerSecond: config.requestsPerSecond,
+  },
   closing: closing.signal,
   // A query's own message holds its parameters, which may be somebody's data: the cause says what was wrong with it.
   report: (error) => log.error({ err: error instanceof DrizzleQueryError ? error.cause : error }, 'unexpected error'),

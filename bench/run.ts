@@ -9,6 +9,7 @@ import { enrolments } from './enrolments.ts';
 import type { Row } from './measure.ts';
 import { memory } from './memory.ts';
 import { reconnects } from './reconnects.ts';
+import { registrations } from './registrations.ts';
 import { reports } from './reports.ts';
 import { crl, revocations } from './revocations.ts';
 import { openRig, type Rig } from './rig.ts';
@@ -34,6 +35,7 @@ const groups: Record<string, (rig: Rig) => Promise<Row[]>> = {
   reconnects,
   commands,
   enrolments,
+  registrations,
   api,
   start,
   memory,

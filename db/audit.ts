@@ -19,7 +19,19 @@ export type AuditEntry =
   | { action: 'claim.created'; subject: string; data: { template: string; usesMax: number; expiresAt: string } }
   | { action: 'claim.revoked'; subject: string; data: Record<string, never> }
   | { action: 'service.created'; subject: string; data: { certificateId: string } }
-  | { action: 'device.registered'; subject: string; data: { template?: string; certificateId?: string } }
+  | {
+      action: 'device.registered';
+      subject: string;
+      /** By an enrolment, by an operator, or by a line of a file. */
+      data: { template?: string; certificateId?: string; registrationId?: string; line?: number };
+    }
+  | { action: 'device.key-released'; subject: string; data: Record<string, never> }
+  | { action: 'registration.created'; subject: string; data: { size: number; sha256: string } }
+  | {
+      action: 'registration.finished' | 'registration.canceled';
+      subject: string;
+      data: { registered: number; refused: number };
+    }
   | { action: 'device.changed'; subject: string; data: { attributes: string[] } }
   | { action: 'device.blocked' | 'device.unblocked'; subject: string; data: { reason?: string } }
   | { action: 'device.decommissioned'; subject: string; data: Record<string, never> }

@@ -4,6 +4,7 @@ import type { Db } from './client.ts';
 import { isNamed, type DeviceRow } from './devices.ts';
 import { blocks } from './enrolment-schema.ts';
 import { text, word, type Fields, type Page } from './fields.ts';
+import { registeredDevices } from './registration-schema.ts';
 import { certificates, devices, feed } from './schema.ts';
 
 export type BlockRow = typeof blocks.$inferSelect;
@@ -50,14 +51,19 @@ export async function writeBlock(db: Db, actor: Actor, { name, keys, reason }: N
     .onConflictDoNothing();
 }
 
-/** By the SHA-256 of its SPKI, in hex: every key that a certificate of the device holds, or held in service. */
+/** By the SHA-256 of its SPKI, in hex: each that a certificate of the device holds, or held in service, or that is registered for it. */
 async function listKeys(db: Db, deviceId: string): Promise<string[]> {
   const wasInService = or(ne(certificates.state, 'REVOKED'), isNotNull(certificates.activatedAt));
   const rows = await db
     .selectDistinct({ spkiSha256: certificates.spkiSha256 })
     .from(certificates)
     .where(and(eq(certificates.deviceId, deviceId), wasInService));
-  return rows.map((row) => hex(row.spkiSha256));
+  const [registered] = await db
+    .select({ spkiSha256: registeredDevices.spkiSha256 })
+    .from(registeredDevices)
+    .where(eq(registeredDevices.deviceId, deviceId));
+  const keys = rows.map((row) => hex(row.spkiSha256));
+  return registered?.spkiSha256 ? [...new Set([...keys, hex(registered.spkiSha256)])] : keys;
 }
 
 /**

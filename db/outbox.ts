@@ -84,6 +84,7 @@ export type Lifecycles = {
   revokeCertificate: { type: string; idPrefix: string };
   decommissionDevice: { type: string; idPrefix: string };
   rotateCertificate: { type: string; idPrefix: string };
+  registerDevices: { type: string; idPrefix: string };
 };
 
 /**
@@ -91,8 +92,15 @@ export type Lifecycles = {
  * already changes nothing. Run it in one transaction with `adoptNamespace`.
  */
 export async function appendOpenLifecycles(db: Db, lifecycles: Lifecycles): Promise<void> {
-  const { provisionDevice, sendCommand, runRollout, revokeCertificate, decommissionDevice, rotateCertificate } =
-    lifecycles;
+  const {
+    provisionDevice,
+    sendCommand,
+    runRollout,
+    revokeCertificate,
+    decommissionDevice,
+    rotateCertificate,
+    registerDevices,
+  } = lifecycles;
   await db.execute(sql`
     insert into outbox (shard, kind, workflow_id, name, argument)
     select outbox_shard(workflow_id), 'start', workflow_id, ${sendCommand.type}, jsonb_build_object('commandId', id)
@@ -122,6 +130,12 @@ export async function appendOpenLifecycles(db: Db, lifecycles: Lifecycles): Prom
       jsonb_build_object('rotationId', id, 'deviceId', device_id, 'device', name)
     from (select r.id, r.device_id, d.name, ${rotateCertificate.idPrefix}::text || d.name as workflow_id
       from rotations r join devices d on d.id = r.device_id where r.finished_at is null) open
+    order by id`);
+  await db.execute(sql`
+    insert into outbox (shard, kind, workflow_id, name, argument)
+    select outbox_shard(workflow_id), 'start', workflow_id, ${registerDevices.type}, jsonb_build_object('registrationId', id)
+    from (select id, ${registerDevices.idPrefix}::text || id as workflow_id from registrations
+      where finished_at is null and state <> 'UPLOADING') open
     order by id`);
   const open = await db
     .select({ enrolment: enrolments, pem: certificates.pem })

@@ -2,6 +2,7 @@ import type { WorkflowStartOptions } from '@temporalio/client';
 import type { Lifecycles } from '../db/outbox.ts';
 import { decommissionDeviceId, type DecommissionDevice } from '../workflows/decommission-device.ts';
 import { startsProvisionDevice, startsRotateCertificate } from '../doors/lifecycle.ts';
+import { registerDevicesId } from '../workflows/register-devices.ts';
 import { provisionDeviceId, type ProvisionDevice } from '../workflows/provision-device.ts';
 import { revokeCertificateId, type RevokeCertificate } from '../workflows/revoke-certificate.ts';
 import { rotateCertificateId, type RotateCertificate } from '../workflows/rotate-certificate.ts';
@@ -25,6 +26,7 @@ export const revokeCertificateType = 'revokeCertificate';
 export const decommissionDeviceType = 'decommissionDevice';
 export const rotateCertificateType = 'rotateCertificate';
 export const rotateExpiringType = 'rotateExpiring';
+export const registerDevicesType = 'registerDevices';
 
 /** A command is sent once: where it has run already, a start is done. */
 export const startsSendCommand = ({ commandId, device }: SendCommand): StartOptions => ({
@@ -69,6 +71,14 @@ export const startsRotateExpiring = ({ policy }: RotateExpiring): StartOptions =
   staticSummary: `Rotations of policy ${policy}`,
 });
 
+/** A file is read once. */
+const startsRegisterDevices: StartOptions = {
+  workflowIdConflictPolicy: 'USE_EXISTING',
+  workflowIdReusePolicy: 'REJECT_DUPLICATE',
+  staticSummary: 'Registers the devices of a file',
+  typedSearchAttributes: searchAttributePairs({ status: 'WAITING', waitingFor: 'the rest of the file' }),
+};
+
 /** How the workflow of a start row is started; undefined for a type that this release does not know. */
 export function startOptions(type: string, argument: unknown): Start | undefined {
   // Start rows are written by our own statements, with the argument of the workflow that they name.
@@ -79,6 +89,7 @@ export function startOptions(type: string, argument: unknown): Start | undefined
   if (type === decommissionDeviceType) return startsDecommissionDevice(argument as DecommissionDevice);
   if (type === rotateCertificateType) return startsRotateCertificate(argument as RotateCertificate);
   if (type === rotateExpiringType) return startsRotateExpiring(argument as RotateExpiring);
+  if (type === registerDevicesType) return startsRegisterDevices;
   return undefined;
 }
 
@@ -89,5 +100,6 @@ export const lifecycles: Lifecycles = {
   runRollout: { type: runRolloutType, idPrefix: runRolloutId('') },
   decommissionDevice: { type: decommissionDeviceType, idPrefix: decommissionDeviceId('') },
   rotateCertificate: { type: rotateCertificateType, idPrefix: rotateCertificateId('') },
+  registerDevices: { type: registerDevicesType, idPrefix: registerDevicesId('') },
   revokeCertificate: { type: revokeCertificateType, idPrefix: revokeCertificateId('') },
 };

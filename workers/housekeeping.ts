@@ -2,6 +2,7 @@ import type { Logger } from 'pino';
 import { warnOfCertificates } from '../db/certificate-warnings.ts';
 import { warnOfEndings } from '../db/authority-endings.ts';
 import type { Db } from '../db/client.ts';
+import { deleteOldRegistrations } from '../db/registrations.ts';
 import { deleteOldClaimFailures } from '../db/claim-failures.ts';
 import {
   deleteOldFeed,
@@ -23,6 +24,7 @@ export function keepHouse({ db, log }: { db: Db; log: Logger }): { stop(): void 
       deleteOldHookAnswers(db),
       deleteOldClaimFailures(db),
       deleteOldFeed(db),
+      deleteOldRegistrations(db),
       warn({ db, log }),
       warnOfLate({ db, log }),
     ]).catch((error: unknown) => log.error({ err: error }, 'housekeeping failed; it is tried again in an hour'));

@@ -1,6 +1,7 @@
 /** Every lifecycle that a worker runs. */
 export { decommissionDevice } from './decommission-device.ts';
 export { provisionDevice } from './provision-device.ts';
+export { registerDevices } from './register-devices.ts';
 export { revokeCertificate } from './revoke-certificate.ts';
 export { rotateCertificate } from './rotate-certificate.ts';
 export { rotateExpiring } from './rotate-expiring.ts';

@@ -39,5 +39,12 @@ export const howeverLongItTakes: ActivityOptions = {
   retry: { initialInterval: second, backoffCoefficient: 2, maximumInterval: minute },
 };
 
+/** Page after page of a file: whoever does not say for half a minute that it reads on is taken for dead. */
+export const whileAFileIsRead: ActivityOptions = {
+  startToCloseTimeout: hour,
+  heartbeatTimeout: 30 * second,
+  retry: { initialInterval: second, backoffCoefficient: 2, maximumInterval: minute },
+};
+
 /** How long a certificate may wait for its first connection, counted from its issue. AWS gives the same hour. */
 export const activateWithinMs = hour;

@@ -6,6 +6,7 @@ import { enrolmentJobs } from './enrolments.ts';
 import { httpJobs } from './http.ts';
 import { lifecycleJobs } from './lifecycles.ts';
 import { reconnectJobs } from './reconnects.ts';
+import { registrationJobs } from './registrations.ts';
 import { reportJobs } from './reports.ts';
 import { revocationJobs } from './revocations.ts';
 
@@ -18,6 +19,7 @@ const jobs = {
   ...httpJobs,
   ...lifecycleJobs,
   ...reconnectJobs,
+  ...registrationJobs,
   ...reportJobs,
   ...revocationJobs,
 };

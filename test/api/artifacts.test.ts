@@ -21,7 +21,7 @@ let port: number;
 
 beforeAll(async () => {
   database = await makeDatabase();
-  const limits = { bodyBytes: 1_024, artifactBytes: bytesMax, requestsPerSecond: 100_000 };
+  const limits = { bodyBytes: 1_024, artifactBytes: bytesMax, registrationBytes: 1_024, requestsPerSecond: 100_000 };
   api = await makeApi(database.db, { store: await openFileSystem(folder()), limits });
   server = createAdaptorServer({ fetch: api.app.fetch });
   server.listen(0, '127.0.0.1');

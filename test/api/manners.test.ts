@@ -72,7 +72,7 @@ describe('a key', () => {
 
   test('that asks too fast is told when to come back, and others are not held up', async () => {
     const slow = await makeApi(database.db, {
-      limits: { bodyBytes: 1_000, artifactBytes: 1_000, requestsPerSecond: 2 },
+      limits: { bodyBytes: 1_000, artifactBytes: 1_000, registrationBytes: 1_000, requestsPerSecond: 2 },
       authority: api.authority,
     });
     const other = mintApiKey('other');

@@ -4,6 +4,7 @@ import { PgTable } from 'drizzle-orm/pg-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { migrate } from '../../db/migrate.ts';
 import * as orderSchema from '../../db/order-schema.ts';
+import * as registrationSchema from '../../db/registration-schema.ts';
 import * as revocationSchema from '../../db/revocation-schema.ts';
 import * as enrolmentSchema from '../../db/enrolment-schema.ts';
 import * as rotationSchema from '../../db/rotation-schema.ts';
@@ -11,7 +12,15 @@ import * as rolloutSchema from '../../db/rollout-schema.ts';
 import * as schema from '../../db/schema.ts';
 import { makeDatabase, type TestDatabase } from '../support/database.ts';
 
-const tables = [schema, enrolmentSchema, rolloutSchema, orderSchema, revocationSchema, rotationSchema]
+const tables = [
+  schema,
+  enrolmentSchema,
+  rolloutSchema,
+  orderSchema,
+  revocationSchema,
+  rotationSchema,
+  registrationSchema,
+]
   .flatMap((part) => Object.values(part))
   .filter((value) => is(value, PgTable));
 

@@ -28,6 +28,8 @@ export type Body = {
   items: (Record<string, unknown> & { id: string; name: string })[];
   targets: (Record<string, unknown> & { device: string; executionId: string })[];
   lifecycle: { workflowId: string; url: string };
+  registered: number;
+  refused: number;
   planHash: string;
   paths: Record<string, Record<string, Record<string, unknown>>>;
 };
@@ -52,7 +54,12 @@ export async function makeApi(db: Database, overrides: Partial<Deps> = {}) {
     version: '0.0.0-test',
     cursorKey: randomBytes(32),
     sealingKey: randomBytes(32),
-    limits: { bodyBytes: 256 * 1024, artifactBytes: 1024 ** 2, requestsPerSecond: 100_000 },
+    limits: {
+      bodyBytes: 256 * 1024,
+      artifactBytes: 1024 ** 2,
+      registrationBytes: 2 * 1024 ** 2,
+      requestsPerSecond: 100_000,
+    },
     report: (error) => void reported.push(error),
     ...overrides,
     authority,
@@ -60,7 +67,7 @@ export async function makeApi(db: Database, overrides: Partial<Deps> = {}) {
   const send = async (method: string, path: string, init: RequestInit = {}): Promise<Answer> => {
     const response = await app.request(path, { method, ...init });
     const text = await response.text();
-    const isJson = /json/.test(response.headers.get('content-type') ?? '');
+    const isJson = /[/+]json/.test(response.headers.get('content-type') ?? '');
     // Nothing is promised: a test that reads what is not there fails.
     const body = (isJson ? JSON.parse(text) : {}) as Body;
     return { status: response.status, headers: response.headers, body, text };
