@@ -22,6 +22,7 @@ export type CertificateHolder = {
   kind: 'device' | 'claim' | 'service';
   certificateId: string;
   deviceId: string | null;
+  deviceName: string | null;
   claimId: string | null;
   template: string | null;
 };
@@ -29,8 +30,8 @@ export type CertificateHolder = {
 /** By the SHA-256 of the certificate; undefined when it is none of ours. */
 export async function findHolder(db: Db, fingerprint: Uint8Array): Promise<CertificateHolder | undefined> {
   const [row] = await db.execute<CertificateHolder>(sql`
-    select ${refusalOfCertificate} as refusal, c.kind, c.id as "certificateId", c.device_id as "deviceId",
-      cl.id as "claimId", cl.template
+    select ${refusalOfCertificate} as refusal, c.kind, c.id as "certificateId", d.id as "deviceId",
+      d.name as "deviceName", cl.id as "claimId", cl.template
     from certificates c
     left join devices d on d.id = c.device_id
     left join claims cl on c.kind = 'claim' and cl.certificate_id = c.id

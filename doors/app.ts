@@ -9,9 +9,10 @@ import { createAnswers, type AnswersDeps } from './answers.ts';
 import { createClaimTokens, type ClaimTokensDeps } from './claim-tokens.ts';
 import { enrolRoutes } from './enrol.ts';
 import { createEntrance, waitingForApproval, type EntranceDeps } from './entrance.ts';
-import { estRoutes, type Renew } from './est.ts';
+import { estRoutes } from './est.ts';
 import type { DoorsMetrics } from './metrics.ts';
 import { addressOf } from './peers.ts';
+import { createRenewal } from './renewal.ts';
 
 export type DoorsDeps = EntranceDeps &
   AnswersDeps & {
@@ -21,8 +22,6 @@ export type DoorsDeps = EntranceDeps &
     /** Whether somebody at this address may ask again now. */
     mayAsk: (address: string) => boolean;
     claimTokens?: Omit<ClaimTokensDeps, 'db'>;
-    /** Without it, EST's renewal says that it is not to be had. */
-    renew?: Renew;
     /** Told of errors that are answered without their text. */
     report: (error: unknown) => void;
   };
@@ -33,6 +32,7 @@ export type DoorsApp = ReturnType<typeof createDoors>;
 /** What the routes of a door are made from. */
 export type DoorRouteDeps = Pick<DoorsDeps, 'db'> & {
   entrance: ReturnType<typeof createEntrance>;
+  renew: ReturnType<typeof createRenewal>;
   tokens: ReturnType<typeof createClaimTokens>;
   answer: ReturnType<typeof createAnswers>;
 };
@@ -46,6 +46,7 @@ export function createDoors(deps: DoorsDeps) {
   const routeDeps: DoorRouteDeps = {
     db,
     entrance: createEntrance(deps),
+    renew: createRenewal(deps),
     tokens: createClaimTokens({ db, ...deps.claimTokens }),
     answer: createAnswers(deps),
   };
@@ -57,7 +58,7 @@ export function createDoors(deps: DoorsDeps) {
   app.use(limit(mayAsk));
   app.route('/', trustFileRoutes(deps));
   app.route('/', enrolRoutes(routeDeps));
-  app.route('/', estRoutes({ ...routeDeps, renew: deps.renew }));
+  app.route('/', estRoutes(routeDeps));
   return app;
 }
 

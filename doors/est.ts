@@ -13,15 +13,6 @@ import type { Permit } from './entrance.ts';
 import { isRequestType, leafOf, readRequest, writeCertificates } from './est-bodies.ts';
 import { addressOf, certificateRefused, findPeer } from './peers.ts';
 
-/** The next certificate of a device, by its current one: the chain, leaf first. */
-export type Renew = (asked: {
-  deviceId: string;
-  certificateId: string;
-  csr: Uint8Array;
-}) => Promise<{ certificatePem: string }>;
-
-export type EstDeps = DoorRouteDeps & { renew: Renew | undefined };
-
 const bodyBytesMax = 64 * 1024;
 const certsOnly = 'application/pkcs7-mime; smime-type=certs-only';
 
@@ -29,7 +20,7 @@ const certsOnly = 'application/pkcs7-mime; smime-type=certs-only';
  * Enrolment over Secure Transport (RFC 7030, as RFC 8951 clarifies it). A label is the name of a template, and may only
  * confirm the one that the claim is for. EST has no place for parameters: templates name its devices by their requests.
  */
-export function estRoutes({ db, entrance, tokens, answer, renew }: EstDeps) {
+export function estRoutes({ db, entrance, renew, tokens, answer }: DoorRouteDeps) {
   async function caCertificates(c: Context<DoorsEnv>): Promise<Response> {
     const { certificatesPem } = trustBundleOf(await listAuthorities(db));
     return say(c, 'application/pkcs7-mime', writeCertificates(certificatesPem));
@@ -66,12 +57,12 @@ export function estRoutes({ db, entrance, tokens, answer, renew }: EstDeps) {
 
   async function renewCertificate(c: Context<DoorsEnv>): Promise<Response> {
     const peer = await findPeer(db, c.env);
-    if (!peer?.deviceId) throw refusal('CertificateMissing', "this takes a device's current certificate", 403);
+    if (!peer?.deviceId || !peer.deviceName)
+      throw refusal('CertificateMissing', "this takes a device's current certificate", 403);
     if (peer.refusal) throw certificateRefused(peer.refusal);
-    if (!renew) throw refusal('RenewalUnavailable', 'certificates are not renewed here', 501);
     const csr = await readCsr(c);
-    const asked = { deviceId: peer.deviceId, certificateId: peer.certificateId, csr };
-    return sayCertificate(c, takeAccepted(await answer(() => renew(asked))));
+    const { deviceId, deviceName: name, certificateId } = peer;
+    return sayCertificate(c, takeAccepted(await answer(() => renew({ deviceId, name, certificateId }, csr))));
   }
 
   const operations = new Hono<DoorsEnv>()

@@ -3,9 +3,7 @@ import { randomBytes, X509Certificate } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import { certificates } from '../../db/schema.ts';
 import { makeCsr, makeKeyPair, type KeyPair } from '../../pki/keys.ts';
 import { openRig, type Rig } from './rig.ts';
 import { serveTestDoors, type Asking, type Served } from './served.ts';
@@ -143,36 +141,6 @@ test("a claim's certificate enrols without more, and a device's does not", async
   expect((await ask('simpleenroll', undefined, body, { credentials: claim })).status).toBe(200);
   const device = await rig.fleet.makeDevice();
   expect((await ask('simpleenroll', undefined, body, { credentials: device })).status).toBe(401);
-});
-
-describe('renewal', () => {
-  test('is handed the current certificate, and refused without one that is good', async () => {
-    const device = await rig.fleet.makeDevice();
-    const asked: unknown[] = [];
-    await using renewing = await serveTestDoors(rig, {
-      renew: async (request) => {
-        asked.push(request);
-        return { certificatePem: device.certificate };
-      },
-    });
-    const body = base64Of(makeCsr(makeKeyPair(), device.name));
-    const headers = { 'content-type': 'application/pkcs10' };
-    const renew = (credentials?: Asking['credentials']) =>
-      renewing.ask('POST', `${est}/simplereenroll`, { headers, body, ...(credentials && { credentials }) });
-    expect(await renew(device)).toMatchObject({ status: 200 });
-    const { deviceId, certificateId } = device;
-    expect(asked).toEqual([{ deviceId, certificateId, csr: Buffer.from(body, 'base64') }]);
-    expect((await renew()).status).toBe(403);
-    expect((await renew(await rig.fleet.makeClaim())).status).toBe(403);
-    await rig.db.update(certificates).set({ state: 'REVOKED' }).where(eq(certificates.id, certificateId));
-    expect((await renew(device)).status).toBe(403);
-    expect(asked).toHaveLength(1);
-  });
-
-  test('is said to be not to be had where it is not', async () => {
-    const credentials = await rig.fleet.makeDevice();
-    expect(await ask('simplereenroll', undefined, 'AAAA', { credentials })).toMatchObject({ status: 501 });
-  });
 });
 
 test('openssl and curl are a whole client', async () => {

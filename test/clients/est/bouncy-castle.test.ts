@@ -1,5 +1,6 @@
 import { randomBytes, X509Certificate } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { beginOf } from '../../../db/rotation-beginnings.ts';
 import { openRig, type Rig } from '../../doors/rig.ts';
 import { serveTestDoors, type Served } from '../../doors/served.ts';
 import { estClientWithinMs, startEstClient, type EstAsking, type EstClient } from './client.ts';
@@ -71,6 +72,13 @@ test("by a claim's certificate it does too, and by nothing it does not", async (
   const identity = await rig.fleet.makeClaim({ template });
   expect(await connect(await enrol('simpleenroll', { identity, commonName }))).toBe(`CN=${commonName}`);
   expect((await client.ask('simpleenroll', { commonName: freshName() })).status).toBe('401');
+});
+
+test('on its certificate it is given the next one', async () => {
+  const device = await rig.fleet.makeDevice();
+  await beginOf(rig.db, { deviceId: device.deviceId, reason: 'requested', askedBy: 'api-key/test' });
+  const next = await enrol('simplereenroll', { identity: device, commonName: device.name });
+  expect(await connect(next)).toBe(`CN=${device.name}`);
 });
 
 test('that has to wait, it is told so as the protocol has it', async () => {
