@@ -83,7 +83,7 @@ async function evenly<T>(ms: number, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    await new Promise((resolve) => setTimeout(resolve, until - performance.now()));
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, until - performance.now())));
     throw error;
   }
 }
