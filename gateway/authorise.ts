@@ -11,13 +11,23 @@ const heard = Object.values<Topic>(topics).filter(({ direction }) => direction =
  * never stands where somebody is named.
  */
 export function may(session: Pick<Session, 'identity' | 'clientId'>, action: Action, topic: string): boolean {
-  const subscribes = action === 'subscribe';
-  const known = subscribes ? heard : candidates(action === 'publish' ? 'in' : 'out', topic);
-  return known.some(({ pattern, who }) => {
-    if (!who.includes(session.identity.kind)) return false;
-    const params = subscribes ? unify(pattern, topic) : match(pattern, topic);
+  if (action === 'subscribe') return maySubscribe(session, topic);
+  return candidates(action === 'publish' ? 'in' : 'out', topic).some(({ pattern, who }) => {
+    const params = who.includes(session.identity.kind) ? match(pattern, topic) : undefined;
     return params !== undefined && ownsAll(session, pattern, params);
   });
+}
+
+/** A filter has to match something that this kind may hear, and nothing of somebody else's. */
+function maySubscribe(session: Pick<Session, 'identity' | 'clientId'>, filter: string): boolean {
+  let hears = false;
+  for (const { pattern, who } of heard) {
+    const params = unify(pattern, filter);
+    if (!params) continue;
+    if (!ownsAll(session, pattern, params)) return false;
+    hears ||= who.includes(session.identity.kind);
+  }
+  return hears;
 }
 
 /** Everything in the pattern that belongs to somebody is named, and belongs to this session. */
@@ -40,10 +50,10 @@ function unify(pattern: string, filter: string): Record<string, string> | undefi
   const params: [string, string][] = [];
   for (const [index, level] of levels.entries()) {
     const given = asked[index];
-    if (given === '#') return Object.fromEntries(params);
+    // A wildcard in the first level does not match what begins with `$` (MQTT 4.7.2).
+    if (given === '#') return index > 0 ? Object.fromEntries(params) : undefined;
     if (given === undefined) return undefined;
     if (level.startsWith('{')) params.push([level.slice(1, -1), given]);
-    // A wildcard in the first level does not match what begins with `$` (MQTT 4.7.2).
     else if (level !== given && (given !== '+' || index === 0)) return undefined;
   }
   const rest = asked.slice(levels.length);

@@ -18,6 +18,8 @@ describe('a device', () => {
     '$aws/commands/clients/own/executions/x/response/json',
     '$aws/things/pump-1/shadow/name/$package/update',
     '$aws/things/pump-1/shadow/name/$package/get',
+    '$aws/certificates/create-from-csr/json',
+    '$aws/certificates/create-from-csr/cbor',
   ])('may publish to %s', (topic) => {
     expect(may(device, 'publish', topic)).toBe(true);
   });
@@ -40,7 +42,7 @@ describe('a device', () => {
     '$aws/clients/own/jobs/get',
     jobs,
     `${jobs}/x/update/accepted`,
-    '$aws/certificates/create-from-csr/json',
+    '$aws/certificates/create/json',
     '$aws/provisioning-templates/line/provision/json',
     '$aws/events/presence/connected/own',
     `${own}/x/response/json/`,
@@ -75,6 +77,7 @@ describe('a device', () => {
     `${jobs}/+/update/accepted`,
     `${jobs}/+/update/rejected`,
     `${jobs}/#`,
+    '$aws/certificates/create-from-csr/json/+',
   ])('may subscribe to %s', (filter) => {
     expect(may(device, 'subscribe', filter)).toBe(true);
   });
@@ -94,7 +97,7 @@ describe('a device', () => {
     '$aws/things/+/#',
     '$aws/things/#',
     '$aws/+/+/shadow/#',
-    '$aws/certificates/create-from-csr/json/accepted',
+    '$aws/certificates/create/json/accepted',
     '$aws/events/presence/connected/+',
     `${own}/+/response/json`,
   ])('may not subscribe to %s', (filter) => {
@@ -109,7 +112,8 @@ describe('a device', () => {
   test('is told of itself and of nobody else', () => {
     expect(may(device, 'receive', `${own}/x/request/json`)).toBe(true);
     expect(may(device, 'receive', '$aws/commands/things/pump-2/executions/x/request/json')).toBe(false);
-    expect(may(device, 'receive', '$aws/certificates/create-from-csr/json/accepted')).toBe(false);
+    expect(may(device, 'receive', '$aws/certificates/create-from-csr/json/accepted')).toBe(true);
+    expect(may(device, 'receive', '$aws/certificates/create/json/accepted')).toBe(false);
   });
 });
 
@@ -119,6 +123,7 @@ test('a claim may enrol, and nothing else', () => {
   expect(may(claim, 'subscribe', '$aws/certificates/create-from-csr/json/+')).toBe(true);
   expect(may(claim, 'receive', '$aws/certificates/create-from-csr/json/accepted')).toBe(true);
   expect(may(claim, 'publish', `${own}/x/response/json`)).toBe(false);
+  for (const filter of ['#', '$aws/#', '$aws/+/#']) expect(may(claim, 'subscribe', filter)).toBe(false);
   expect(may(claim, 'subscribe', `${own}/+/request/json`)).toBe(false);
   expect(may(claim, 'subscribe', '$aws/commands/clients/own/executions/+/request/json')).toBe(false);
   expect(may(claim, 'subscribe', '$aws/events/presence/connected/+')).toBe(false);

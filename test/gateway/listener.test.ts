@@ -145,7 +145,7 @@ describe('a publish', () => {
   test.each([
     ["another device's topic", '$aws/commands/things/other/executions/x/response/json', {}],
     ['a topic that nobody knows', 'sensors/one', {}],
-    ['a provisioning topic, from a device', '$aws/certificates/create-from-csr/json', {}],
+    ['a provisioning topic, from a device', '$aws/certificates/create/json', {}],
     ['what is to be retained', undefined, { retain: true }],
   ])('of %s is denied: 0x87 in MQTT 5, the end in 3.1.1', async (_, topic, packet) => {
     const device = await fleet.makeDevice();
