@@ -149,7 +149,9 @@ export async function recordExecutionReports(
       select distinct on (i.place) i.place, e.*, case
           when e.job_id is null then case when i.job_id is null then 'none' else 'unknown' end
           when e.ended_at is null then 'missed'
-          when e.last_request = decode(i.request, 'hex') and e.status = i.status then 'repeated'
+          when e.status = i.status and (e.last_request = decode(i.request, 'hex')
+            -- the proof has ended the order; an agent that says so a moment later is right
+            or exists (select from rotations o where o.id = e.job_id and e.status = 'SUCCEEDED')) then 'repeated'
           else 'ended'
         end as verdict
       from input i left join executions e

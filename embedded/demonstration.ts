@@ -17,6 +17,7 @@ export const unluckySerial = 'pump-2';
 const pollMs = 500;
 const identified = z.object({ id: z.string() });
 const stated = z.object({ state: z.string() });
+const named = z.object({ items: z.array(z.object({ name: z.string() })) });
 const listed = z.object({ items: z.array(z.unknown()) });
 const orderKeysListed = z.object({ items: z.array(z.object({ publicKeyPem: z.string() })) });
 
@@ -42,7 +43,8 @@ export async function listOrderKeys(api: Api): Promise<string[]> {
 
 /**
  * Shows two small rollouts, as any operator would make them, through the public API: one that goes well, and one whose
- * unlucky device breaks the limit, so that all that were updated go back. Returns when they have ended.
+ * unlucky device breaks the limit, so that all that were updated go back. Then one device replaces its certificate.
+ * Returns when the rollouts have ended, and the rotation is begun.
  */
 export async function demonstrate(api: Api, dataDir: string, devices: number, signal: AbortSignal): Promise<void> {
   const privateKey = await ensurePrivateKey(dataDir);
@@ -72,6 +74,8 @@ export async function demonstrate(api: Api, dataDir: string, devices: number, si
     const ends = ['FINISHED', 'UNDONE', 'STOPPED', 'PAUSED'];
     await until(async () => ends.includes(stated.parse(await call('GET', `/v1/rollouts/${id}`)).state), signal);
   }
+  const [first] = named.parse(await call('GET', `/v1/devices?filter=attributes.hardware==${hardware}&limit=1`)).items;
+  if (first) await call('POST', `/v1/devices/${first.name}/rotations`);
 
   async function call(method: string, path: string, body?: object): Promise<unknown> {
     const answer = await request(api, method, path, body, signal);

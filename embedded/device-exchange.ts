@@ -18,6 +18,8 @@ export type Exchange = {
   /** Asks over this connection from now on. */
   attach(client: Connection): void;
   hear(topic: string, payload: Buffer): void;
+  /** The connection over which it asks, once there is one. */
+  connected(): Promise<Connection>;
   /**
    * Asks until there is a reply, over this connection or a later one. Under the same token it is the same request, which
    * the server answers as it did the first time.
@@ -59,6 +61,7 @@ export function openExchange({ signal, loses, patienceMs }: ExchangeDeps): Excha
   }
 
   return {
+    connected,
     attach(over) {
       client = over;
       line.emit('attached');

@@ -8,6 +8,12 @@ const updateSchema = z.object({
   artifact: z.object({ sha256: z.string(), size: z.number(), url: z.string() }),
 });
 
+const rotationSchema = z.object({
+  operation: z.literal('rotate-certificate'),
+  /** What is to be replaced: a device that has done so already need not do it again. */
+  certificateId: z.string(),
+});
+
 const flag = z
   .union([z.boolean(), z.stringbool()])
   .optional()
@@ -50,6 +56,7 @@ export type JobDocument =
       order: string | undefined;
       artifact: { sha256: string; size: number; url: string };
     }
+  | { kind: 'rotation'; certificateId: string }
   | { kind: 'steps'; actions: Action[]; includeStdOut: boolean }
   | { kind: 'unknown'; why: string };
 
@@ -60,6 +67,8 @@ export function readJobDocument(document: unknown): JobDocument {
     const { manifest, order, artifact } = update.data;
     return { kind: 'update', manifest, order, artifact };
   }
+  const rotation = rotationSchema.safeParse(document);
+  if (rotation.success) return { kind: 'rotation', certificateId: rotation.data.certificateId };
   const plain = stepsSchema.safeParse(document);
   if (plain.success) {
     const { steps, finalStep, includeStdOut } = plain.data;

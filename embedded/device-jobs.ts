@@ -1,6 +1,7 @@
 import { EventEmitter, once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Connection } from './device-connection.ts';
+import type { DeviceFolder } from './device-folder.ts';
 import { openExchange, parseObject } from './device-exchange.ts';
 import type { Fetch } from './device-http.ts';
 import { readJobDocument } from './device-job-documents.ts';
@@ -12,6 +13,7 @@ import { openManifest, requireFit } from './device-manifest.ts';
 import { requireOrder } from './device-order.ts';
 import type { Power } from './device-power.ts';
 import { JobRefused } from './device-refusal.ts';
+import { rotate } from './device-rotation.ts';
 import type { Slots } from './device-slots.ts';
 import { jobFilters, notifyNextTopic } from './device-topics.ts';
 import { update, type UpdateDocument } from './device-update.ts';
@@ -20,6 +22,7 @@ import type { Behaviour, DeviceEvents, Software } from './device.ts';
 export type JobsDeps = {
   device: string;
   folder: string;
+  identity: Pick<DeviceFolder, 'state' | 'successor'>;
   software: Software;
   keys: PublicKeys;
   orderKeys: PublicKeys;
@@ -48,6 +51,7 @@ const afterTroubleMs = 1_000;
 export function jobsOf({
   device,
   folder,
+  identity,
   software,
   keys,
   orderKeys,
@@ -147,6 +151,9 @@ export function jobsOf({
             return fresh;
           },
         });
+      }
+      if (document.kind === 'rotation') {
+        return await rotate(document, { folder: identity, power, connected: exchange.connected });
       }
       if (document.kind === 'steps') {
         return await runSteps(job, document, {

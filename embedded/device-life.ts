@@ -35,7 +35,9 @@ export async function live({ options, folder, behaviour, events, power, inReach,
   const journal = openJournal(folder);
   const slots = software && (await boot({ folder: options.folder, factory: software, keys, power }));
   if (slots) events.emit('booted', slots.running.version);
+  folder.successor.clearReplaced();
   let agents: Agents | undefined;
+  let tried = false;
   for (let failures = 0; !power.signal.aborted; failures += 1) {
     const signal = await inReach(power.signal).catch(() => power.signal);
     let client: Connection | undefined;
@@ -62,7 +64,7 @@ export async function live({ options, folder, behaviour, events, power, inReach,
     const fetch = fetchOver({ ca: broker.ca, inReach: () => inReach(power.signal) });
     const own = { device, folder: options.folder, software, keys, slots };
     const orderKeys = readPublicKeys(software.orderKeys);
-    const jobs = jobsOf({ ...own, orderKeys, fetch, behaviour, events, power, backOffMs });
+    const jobs = jobsOf({ ...own, identity: folder, orderKeys, fetch, behaviour, events, power, backOffMs });
     return { commands, jobs, working: jobs.work() };
   }
 
@@ -72,17 +74,34 @@ export async function live({ options, folder, behaviour, events, power, inReach,
     return name;
   }
 
+  /** A new certificate is tried first; while that does not come about, every other time the one that has proved good. */
   async function dialAs(device: string, { commands, jobs }: Agents, signal: AbortSignal): Promise<Connection> {
-    const own = { certificate: folder.certificate() ?? '', privateKey: folder.privateKey };
+    const trial = tried ? undefined : folder.successor.credentials();
+    tried = trial !== undefined;
+    const own = trial ?? { certificate: folder.certificate() ?? '', privateKey: folder.privateKey() };
     const receive = (topic: string, payload: Buffer) => {
       commands.receive(topic, payload);
       jobs?.receive(topic, payload);
     };
     const acknowledges = () => Math.random() >= behaviour.lossy;
     const session = { clientId: device, protocolVersion, sessionSeconds, receive, acknowledges };
-    const dialled = await dial(broker, { ...own, ...session }, signal);
+    const dialled = await dial(broker, { ...own, ...session }, signal).catch((error: unknown) => {
+      if (trial && error instanceof ConnectionRefused && error.notAuthorized) folder.successor.drop();
+      throw error;
+    });
+    tried = false;
+    if (trial) takeOver();
     if (!folder.state().activated) folder.keepState({ ...folder.state(), activated: true });
     return dialled;
+  }
+
+  /** It has connected, so the fleet knows it: from now on the device lives by it, and what it replaces may go. */
+  function takeOver(): void {
+    power.reach('certificate-proven');
+    folder.successor.succeed();
+    power.reach('certificate-changed');
+    folder.successor.clearReplaced();
+    events.emit('rotated');
   }
 
   /** A certificate that was never used in its hour is revoked: a device that comes late enrols again. */

@@ -28,6 +28,12 @@ export const powerSteps = [
   'version-told',
   // a document with steps
   'step-done',
+  // another certificate: its key is kept, it was issued, it is kept, it has connected, it is the one to live by
+  'key-kept',
+  'certificate-issued',
+  'certificate-kept',
+  'certificate-proven',
+  'certificate-changed',
   // how the job went: kept, told, and no longer needed
   'judged',
   'told',

@@ -58,6 +58,8 @@ export type DeviceOptions = {
 
 export type DeviceEvents = {
   enrolled: [name: string];
+  /** It lives by another certificate. */
+  rotated: [];
   /** Connected with its own certificate, and subscribed. */
   connected: [];
   disconnected: [];

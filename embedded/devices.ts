@@ -41,6 +41,7 @@ const devices = Array.from({ length: Number(count) }, (_, index) => {
     console.log(JSON.stringify({ at: new Date(), device: device.name() ?? serial, event, detail }));
   device.events
     .on('enrolled', log('enrolled'))
+    .on('rotated', log('rotated'))
     .on('connected', log('connected'))
     .on('disconnected', log('disconnected'))
     .on('received', log('received'))

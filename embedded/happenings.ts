@@ -60,6 +60,8 @@ const sentences: Record<string, ((data: Data) => string | undefined) | undefined
   'device.unblocked': () => 'is no longer blocked',
   'certificate.issued': ({ kind }) => (kind === 'device' ? undefined : `issued for a ${kind}`),
   'certificate.activated': ({ device }) => `is active: ${device} has connected with it`,
+  'rotation.begun': ({ reason }) => `is to replace its certificate (${reason})`,
+  'rotation.finished': ({ outcome }) => `has ended the rotation of its certificate: ${outcome}`,
   'certificate.revoked': ({ reason }) => `revoked: ${reason}`,
   'claim.created': ({ template, usesMax }) => `permits ${usesMax} devices of template ${template}`,
   'command.created': ({ targets, timeoutSeconds }) =>

@@ -70,5 +70,5 @@ export async function enrolOnly(mqtt: Broker, claim: Claim): Promise<Enrolled> {
   const { signal } = new AbortController();
   const asked = { broker: mqtt, folder, claim, template: claim.template, parameters: freshParameters(), signal };
   const name = await eventually(() => enrol({ ...asked, protocolVersion: 5 }), { withinMs: 60_000 });
-  return { name, certificate: folder.certificate() ?? '', privateKey: folder.privateKey };
+  return { name, certificate: folder.certificate() ?? '', privateKey: folder.privateKey() };
 }

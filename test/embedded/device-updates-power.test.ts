@@ -13,10 +13,12 @@ beforeAll(async () => void (shop = await openWorkshop()));
 afterAll(() => shop[Symbol.asyncDispose]());
 
 const ofSteps: PowerStep[] = ['step-done'];
+const ofRotation = powerSteps.filter((step) => step === 'key-kept' || step.startsWith('certificate-'));
+const ofOthers = [...ofSteps, ...ofRotation];
 const ofBad: PowerStep[] = ['given-up', 'fallen-back', 'cleared'];
 const ofGood: PowerStep[] = ['confirmed'];
-const stepsOfGood = powerSteps.filter((step) => ![...ofSteps, ...ofBad].includes(step));
-const stepsOfBad = powerSteps.filter((step) => ![...ofSteps, ...ofGood].includes(step));
+const stepsOfGood = powerSteps.filter((step) => ![...ofOthers, ...ofBad].includes(step));
+const stepsOfBad = powerSteps.filter((step) => ![...ofOthers, ...ofGood].includes(step));
 
 /** The power fails there once, and the job has nevertheless ended when this resolves. */
 async function cutOnce(device: Updating, step: PowerStep, document: object): Promise<string> {

@@ -22,6 +22,7 @@ export type Workshop = AsyncDisposable & {
   db: Database;
   fleet: Fleet;
   gateway: GatewayRig;
+  wire: ReturnType<typeof localWire>;
   artifacts: Artifacts;
   key: ReleaseKey;
   orderKey: ReleaseKey;
@@ -89,6 +90,7 @@ export async function openWorkshop(
     db,
     fleet,
     gateway,
+    wire,
     artifacts,
     key,
     orderKey,
