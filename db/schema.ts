@@ -14,6 +14,8 @@ export const authorities = pgTable('authorities', {
   certificatePem: text('certificate_pem').notNull(),
   spkiSha256: bytea('spki_sha256').notNull(),
   encryptedKey: bytea('encrypted_key'),
+  signer: text('signer').$type<'database' | 'pkcs11'>().notNull().default('database'),
+  signerKey: text('signer_key'),
   parentId: uuid('parent_id'),
   state: text('state').$type<'ACTIVE' | 'RETIRED' | 'REVOKED'>().notNull(),
   notBefore: at('not_before').notNull(),

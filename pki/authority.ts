@@ -14,6 +14,7 @@ import { subjectOf } from './names.ts';
 import { encodePem } from './pem.ts';
 import { keyAlgorithmOf } from './public-keys.ts';
 import { seal, unseal } from './sealing.ts';
+import { localSigner, type Signer } from './signers.ts';
 import { certifyAuthority, issuerExtensions, leafExtensions } from './x509.ts';
 
 export { AuthorityEnding, type IssueRequest, type IssuedCertificate } from './issue.ts';
@@ -30,13 +31,13 @@ export type AuthorityMaterial = {
   id: string;
   rootPem: string;
   issuingPem: string;
-  encryptedKey: Uint8Array;
-  /** 32 bytes. */
-  keyEncryptionKey: Uint8Array;
   /** Where lists of revoked certificates are served: this authority's is `<crlUrl>/<id>.crl`. */
   crlUrl?: string | undefined;
   limits?: Partial<IssueLimits>;
-};
+} & (SealedKey | { signer: Signer });
+
+/** The issuing key, encrypted under another of 32 bytes. */
+export type SealedKey = { encryptedKey: Uint8Array; keyEncryptionKey: Uint8Array };
 
 /** An authority's certificate with what a row of it says; the private key is beside it and not in it. */
 export type AuthorityCertificate = {
@@ -85,13 +86,8 @@ export async function createAuthorities({
   const lifetimes = { ...authorityLifetimes, ...options.lifetimes };
   const root = { ...(await makeAuthorityKey('P-384')), name: names.root };
   const issuing = { ...(await makeAuthorityKey('P-256')), name: names.issuing };
-  const certify = async (subject: typeof root, lifetimeMs: number, pathLength: number) => {
-    const notBefore = wholeSeconds(now.getTime() - issueLimits.backdateMs);
-    const notAfter = wholeSeconds(now.getTime() + lifetimeMs);
-    const serial = hex(makeSerial());
-    const der = await certifyAuthority({ signer: root, subject, serial, notBefore, notAfter, pathLength });
-    return describe(der, subject, { serial, notBefore, notAfter });
-  };
+  const certify = (subject: typeof root, lifetimeMs: number, pathLength: number) =>
+    certifyUnder(root, { subject, lifetimeMs, pathLength, now });
   const rootCertificate = await certify(root, lifetimes.rootMs, 1);
   const issuingCertificate = await certify(issuing, Math.min(lifetimes.issuingMs, lifetimes.rootMs), 0);
   return {
@@ -103,6 +99,49 @@ export async function createAuthorities({
   };
 }
 
+export type CreateIssuing = {
+  root: { certificatePem: string; privateKeyPem: string };
+  /** Of the key of the new authority, wherever that is kept: SubjectPublicKeyInfo in DER, on P-256. */
+  spki: Uint8Array;
+  name?: string;
+  lifetimeMs?: number;
+  now?: Date;
+};
+
+/** The certificate of another issuing authority under the root, which it never outlives. */
+export async function createIssuing({ root, spki, now = new Date(), ...options }: CreateIssuing) {
+  const above = new X509Certificate(root.certificatePem);
+  const signer = await importAuthorityKey(root.privateKeyPem, above);
+  const { name = authorityNames.issuing, lifetimeMs = authorityLifetimes.issuingMs } = options;
+  const left = above.validToDate.getTime() - now.getTime();
+  const subject = { spki, name };
+  return certifyUnder(signer, { subject, lifetimeMs: Math.min(lifetimeMs, left), pathLength: 0, now });
+}
+
+type Above = Parameters<typeof certifyAuthority>[0]['signer'];
+type Below = { subject: { spki: Uint8Array; name: string }; lifetimeMs: number; pathLength: number; now: Date };
+
+async function certifyUnder(signer: Above, { subject, lifetimeMs, pathLength, now }: Below) {
+  const notBefore = wholeSeconds(now.getTime() - issueLimits.backdateMs);
+  const notAfter = wholeSeconds(now.getTime() + lifetimeMs);
+  const serial = hex(makeSerial());
+  const der = await certifyAuthority({ signer, subject, serial, notBefore, notAfter, pathLength });
+  return describe(der, subject, { serial, notBefore, notAfter });
+}
+
+async function importAuthorityKey(privateKeyPem: string, certificate: X509Certificate): Promise<Above> {
+  const { publicKey, subject } = certificate;
+  if (!certificate.checkPrivateKey(createPrivateKey(privateKeyPem))) {
+    throw new Error("The key is not the root's");
+  }
+  const pkcs8 = createPrivateKey(privateKeyPem).export({ format: 'der', type: 'pkcs8' });
+  const algorithm = { name: 'ECDSA', namedCurve: 'P-384' };
+  const privateKey = await crypto.subtle.importKey('pkcs8', Uint8Array.from(pkcs8), algorithm, false, ['sign']);
+  const spki = publicKey.export({ format: 'der', type: 'spki' });
+  // Our own roots have one common name, and nothing else.
+  return { privateKey, spki, name: subject.replace(/^CN=/, '') };
+}
+
 /**
  * Opens the signer of an issuing authority. Material that does not belong together is refused: another key encryption
  * key, a key that is not the certificate's, a certificate that is no authority under the root.
@@ -111,11 +150,9 @@ export async function openAuthority(material: AuthorityMaterial): Promise<Author
   const root = new X509Certificate(material.rootPem);
   const issuing = new X509Certificate(material.issuingPem);
   const spki = issuing.publicKey.export({ type: 'spki', format: 'der' });
-  const pkcs8 = unseal(material.encryptedKey, material.keyEncryptionKey, hash('sha256', spki, 'buffer'));
-  const privateKey = createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' });
-  pkcs8.fill(0);
+  const signer = 'signer' in material ? material.signer : openSealed(material, spki);
   if (keyAlgorithmOf(spki) !== 'P-256') throw new Error('The issuing key is not on P-256');
-  if (!issuing.checkPrivateKey(privateKey)) throw new Error('The issuing key is not the key of its certificate');
+  if (!spki.equals(signer.spki)) throw new Error('The issuing key is not the key of its certificate');
   if (!issuing.ca || !issuing.checkIssued(root) || !issuing.verify(root.publicKey))
     throw new Error('The issuing certificate is not that of an authority under the root');
 
@@ -127,7 +164,7 @@ export async function openAuthority(material: AuthorityMaterial): Promise<Author
   const issuer = {
     id: material.id,
     certificatePem,
-    privateKey,
+    signer,
     name: subjectOf(issuing.raw),
     notAfter: issuing.validToDate,
     fixedExtensions: { device: client, claim: client, service: client, server },
@@ -138,8 +175,15 @@ export async function openAuthority(material: AuthorityMaterial): Promise<Author
     certificatePem,
     rootPem: encodePem('CERTIFICATE', root.raw),
     issue: async (request) => issueLeaf(issuer, request),
-    crl: openListSigner({ id: material.id, certificatePem, privateKey, certifies: 'leaves' }).crl,
+    crl: openListSigner({ id: material.id, certificatePem, signer, certifies: 'leaves' }).crl,
   };
+}
+
+function openSealed({ encryptedKey, keyEncryptionKey }: SealedKey, spki: Uint8Array): Signer {
+  const pkcs8 = unseal(encryptedKey, keyEncryptionKey, hash('sha256', spki, 'buffer'));
+  const privateKey = createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' });
+  pkcs8.fill(0);
+  return localSigner(privateKey);
 }
 
 async function makeAuthorityKey(namedCurve: 'P-256' | 'P-384') {

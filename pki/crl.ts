@@ -1,9 +1,10 @@
-import { createPrivateKey, sign, verify, X509Certificate, type KeyObject } from 'node:crypto';
+import { createPrivateKey, verify, X509Certificate } from 'node:crypto';
 
 import { bitString, encode, encodeTime, objectIdentifier, sequence, tags } from './der.ts';
 import { subjectOf } from './names.ts';
 import { oids } from './object-identifiers.ts';
 import { keyAlgorithmOf } from './public-keys.ts';
+import { localSigner, type Signer } from './signers.ts';
 import { issuerExtensions } from './x509.ts';
 
 /** RFC 5280 5.3.1. `unspecified` is not among them, because a list leaves it out; a hold is a block of the device. */
@@ -36,16 +37,16 @@ export interface ListSigner {
 type OpenListSigner = {
   id: string;
   certificatePem: string;
-  privateKey: KeyObject;
+  signer: Signer;
   /** Whether it certifies authorities or everybody else: its list says so, and never holds the others. */
   certifies: 'authorities' | 'leaves';
 };
 
 /** Opens the signer of lists of an authority. A key that is not the certificate's is refused. */
-export function openListSigner({ id, certificatePem, privateKey, certifies }: OpenListSigner): ListSigner {
+export function openListSigner({ id, certificatePem, signer, certifies }: OpenListSigner): ListSigner {
   const certificate = new X509Certificate(certificatePem);
-  if (!certificate.checkPrivateKey(privateKey)) throw new Error('The key is not the key of the certificate');
   const spki = certificate.publicKey.export({ type: 'spki', format: 'der' });
+  if (!spki.equals(signer.spki)) throw new Error('The key is not the key of the certificate');
   const { digest, algorithm } = keyAlgorithmOf(spki) === 'P-384' ? sha384 : sha256;
   const issuer = subjectOf(certificate.raw);
   const keyIdentifier = issuerExtensions(certificate.raw, undefined);
@@ -56,7 +57,7 @@ export function openListSigner({ id, certificatePem, privateKey, certifies }: Op
       const extensions = sequence(keyIdentifier, numberExtension(number), scopes[certifies]);
       const revoked = entries.length > 0 ? [sequence(encodeEntries(entries))] : [];
       const list = sequence(version2, algorithm, issuer, ...times, ...revoked, encode(tags.context0, extensions));
-      const signature = sign(digest, list, privateKey);
+      const signature = await signer.sign(list, digest);
       if (!verify(digest, list, certificate.publicKey, signature)) throw new Error('The list does not verify');
       return sequence(list, algorithm, bitString(signature));
     },
@@ -71,10 +72,11 @@ export const openRootListSigner = ({
   id: string;
   certificatePem: string;
   privateKeyPem: string;
-}): ListSigner => openListSigner({ ...root, privateKey: createPrivateKey(privateKeyPem), certifies: 'authorities' });
+}): ListSigner =>
+  openListSigner({ ...root, signer: localSigner(createPrivateKey(privateKeyPem)), certifies: 'authorities' });
 
-const sha256 = { digest: 'sha256', algorithm: sequence(objectIdentifier(oids.ecdsaWithSha256)) };
-const sha384 = { digest: 'sha384', algorithm: sequence(objectIdentifier(oids.ecdsaWithSha384)) };
+const sha256 = { digest: 'sha256' as const, algorithm: sequence(objectIdentifier(oids.ecdsaWithSha256)) };
+const sha384 = { digest: 'sha384' as const, algorithm: sequence(objectIdentifier(oids.ecdsaWithSha384)) };
 const version2 = encode(tags.integer, Buffer.of(1));
 
 /**

@@ -1,4 +1,4 @@
-import { hash, randomBytes, type KeyObject } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 
 import { hex } from './der.ts';
 import { encodeLeaf } from './leaf.ts';
@@ -6,6 +6,7 @@ import { namesOf, type NamedProfile, type Profile } from './names.ts';
 import { encodePem } from './pem.ts';
 import { keyAlgorithmOf } from './public-keys.ts';
 import { signed } from './signed.ts';
+import type { Signer } from './signers.ts';
 
 /** What is signed is a profile, a name and a key: nobody hands an authority bytes to sign. */
 export type IssueRequest = NamedProfile & {
@@ -37,7 +38,7 @@ export type IssuedCertificate = {
 export type Issuer = {
   id: string;
   certificatePem: string;
-  privateKey: KeyObject;
+  signer: Signer;
   name: Uint8Array;
   notAfter: Date;
   fixedExtensions: Record<Profile, Uint8Array>;
@@ -58,8 +59,8 @@ export class AuthorityEnding extends Error {
   override name = 'AuthorityEnding';
 }
 
-/** Throws `AuthorityEnding`, or a fault of a request that was not judged before. */
-export function issueLeaf(issuer: Issuer, request: IssueRequest): IssuedCertificate {
+/** Throws `AuthorityEnding`, a `SignerFault`, or a fault of a request that was not judged before. */
+export async function issueLeaf(issuer: Issuer, request: IssueRequest): Promise<IssuedCertificate> {
   const { certificateId, publicKey } = request;
   keyAlgorithmOf(publicKey);
   if ('certificate' in request.subject && request.subject.certificate !== certificateId)
@@ -70,7 +71,7 @@ export function issueLeaf(issuer: Issuer, request: IssueRequest): IssuedCertific
   const serial = makeSerial();
   const fixedExtensions = issuer.fixedExtensions[request.profile];
   const leaf = { serial, issuer: issuer.name, notBefore, notAfter, names, publicKey, fixedExtensions };
-  const der = signed(encodeLeaf(leaf), issuer.privateKey);
+  const der = await signed(encodeLeaf(leaf), issuer.signer);
   const pem = encodePem('CERTIFICATE', der);
   return {
     certificateId,

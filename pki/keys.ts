@@ -1,9 +1,9 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
+import { createPrivateKey, createPublicKey, generateKeyPairSync, sign } from 'node:crypto';
 
-import { encode, sequence, tags } from './der.ts';
+import { bitString, encode, sequence, tags } from './der.ts';
 import { encodeName } from './names.ts';
 import { encodePem } from './pem.ts';
-import { signed } from './signed.ts';
+import { ecdsaWithSha256 } from './signed.ts';
 
 /** PKCS#8 and SubjectPublicKeyInfo, in PEM. */
 export type KeyPair = { privateKeyPem: string; publicKeyPem: string };
@@ -25,5 +25,5 @@ export function makeCsr({ privateKeyPem }: Pick<KeyPair, 'privateKeyPem'>, commo
   const subject = commonName === undefined ? sequence() : encodeName(commonName);
   const publicKey = createPublicKey(privateKeyPem).export({ type: 'spki', format: 'der' });
   const info = sequence(version, subject, publicKey, encode(tags.context0));
-  return encodePem('CERTIFICATE REQUEST', signed(info, privateKey));
+  return encodePem('CERTIFICATE REQUEST', sequence(info, ecdsaWithSha256, bitString(sign('sha256', info, privateKey))));
 }

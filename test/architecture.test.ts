@@ -72,6 +72,7 @@ describe('dependencies', () => {
     ['reflect-metadata', ['pki/x509.ts']],
     ['mqtt', ['embedded/device-connection.ts']],
     ['csv-parse/sync', ['files/csv.ts']],
+    ['pkcs11js', ['pki/pkcs11.ts']],
     ['jose', ['pki/manifests.ts', 'pki/release-keys.ts']],
     ['@aws-sdk/client-s3', ['files/s3.ts']],
     ['@aws-sdk/lib-storage', ['files/s3.ts']],

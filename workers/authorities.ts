@@ -3,10 +3,11 @@ import { rename, writeFile } from 'node:fs/promises';
 import { insertAudit } from '../db/audit.ts';
 import { findActiveAuthority, insertAuthority } from '../db/authorities.ts';
 import type { Database } from '../db/client.ts';
-import { createAuthorities } from '../pki/authority.ts';
+import { createAuthorities, createIssuing } from '../pki/authority.ts';
+import { makeIssuingKey, type SignerSettings } from './issuing-keys.ts';
 import { ensureKey, readKey } from './keys.ts';
 
-type Options = { signer: { keyEncryptionKeyFile: string }; rootKeyFile: string };
+type Options = { signer: SignerSettings; rootKeyFile: string };
 
 /**
  * At the first start makes root and issuing authority. The root's key goes into a file of its own, which nothing reads
@@ -15,8 +16,7 @@ type Options = { signer: { keyEncryptionKeyFile: string }; rootKeyFile: string }
 export async function ensureAuthorities(db: Database, { signer, rootKeyFile }: Options): Promise<void> {
   if (await findActiveAuthority(db, 'root')) return;
   await ensureKey(signer.keyEncryptionKeyFile);
-  const keyEncryptionKey = await readKey(signer.keyEncryptionKeyFile);
-  const { root, issuing } = await createAuthorities({ keyEncryptionKey });
+  const { root, issuing } = await makeAuthorities(signer, await readKey(signer.keyEncryptionKeyFile));
   const { privateKeyPem, ...rootCertificate } = root;
   await db.transaction(async (tx) => {
     const rootId = randomUUIDv7();
@@ -36,6 +36,15 @@ export async function ensureAuthorities(db: Database, { signer, rootKeyFile }: O
     await setAside(rootKeyFile);
     await writeFile(rootKeyFile, privateKeyPem, { mode: 0o600, flag: 'wx' });
   });
+}
+
+/** The issuing key is made where it is to stay. */
+async function makeAuthorities(settings: SignerSettings, keyEncryptionKey: Uint8Array) {
+  const made = await createAuthorities({ keyEncryptionKey });
+  const key = await makeIssuingKey(settings, `longhaul-issuing-${randomUUIDv7()}`);
+  if (!key) return made;
+  const { root } = made;
+  return { root, issuing: { ...(await createIssuing({ root, spki: key.signer.spki })), ...key.row } };
 }
 
 /** What is in the way is of a start that broke off, or of another database: it is kept, under another name. */

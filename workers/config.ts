@@ -12,6 +12,11 @@ const common = {
 const signer = {
   LONGHAUL_KEY_ENCRYPTION_KEY_FILE: z.string().min(1),
   LONGHAUL_CRL_URL: webUrl.optional(),
+  // Where the next issuing key is made; those that are there are where their rows say.
+  LONGHAUL_SIGNER: z.enum(['database', 'pkcs11']).default('database'),
+  LONGHAUL_PKCS11_MODULE: z.string().min(1).optional(),
+  LONGHAUL_PKCS11_TOKEN: z.string().min(1).max(32).default('longhaul'),
+  LONGHAUL_PKCS11_PIN_FILE: z.string().min(1).default('pkcs11-pin'),
 };
 
 /** `messageBytesMax` is read from `GATEWAY_MESSAGE_BYTES_MAX`, and so on. */
@@ -249,4 +254,8 @@ const commonOf = (env: z.infer<z.ZodObject<typeof common>>) => ({
 const signerOf = (env: z.infer<z.ZodObject<typeof signer>>) => ({
   keyEncryptionKeyFile: env.LONGHAUL_KEY_ENCRYPTION_KEY_FILE,
   crlUrl: env.LONGHAUL_CRL_URL,
+  signer: env.LONGHAUL_SIGNER,
+  pkcs11: env.LONGHAUL_PKCS11_MODULE
+    ? { module: env.LONGHAUL_PKCS11_MODULE, token: env.LONGHAUL_PKCS11_TOKEN, pinFile: env.LONGHAUL_PKCS11_PIN_FILE }
+    : undefined,
 });

@@ -2,24 +2,22 @@ import { findActiveAuthority, isActiveAuthority, listAuthorities } from '../db/a
 import type { Db } from '../db/client.ts';
 import { AuthorityEnding, openAuthority, type Authority } from '../pki/authority.ts';
 import type { ListSigner } from '../pki/crl.ts';
-import { readKey } from './keys.ts';
+import { openIssuingKey, type SignerSettings } from './issuing-keys.ts';
 
 /**
  * Opens the issuing authority. Only processes that issue do: the lifecycle worker and the API, never the gateway, which
  * faces the devices.
  */
-export async function openSigner(
-  db: Db,
-  { keyEncryptionKeyFile, crlUrl }: { keyEncryptionKeyFile: string; crlUrl?: string | undefined },
-): Promise<Authority> {
+export async function openSigner(db: Db, settings: SignerSettings): Promise<Authority> {
   const [root, issuing] = await Promise.all([findActiveAuthority(db, 'root'), findActiveAuthority(db, 'issuing')]);
-  if (!root || !issuing?.encryptedKey) throw new Error('there is no issuing authority yet: run workers/init.ts first');
+  const key = issuing && (await openIssuingKey(issuing, settings));
+  const { crlUrl } = settings;
+  if (!root || !key) throw new Error('there is no issuing authority yet: run workers/init.ts first');
   const authority = await openAuthority({
     id: issuing.id,
     rootPem: root.certificatePem,
     issuingPem: issuing.certificatePem,
-    encryptedKey: issuing.encryptedKey,
-    keyEncryptionKey: await readKey(keyEncryptionKeyFile),
+    ...key,
     ...(crlUrl === undefined ? {} : { crlUrl }),
   });
   return onlyWhileActive(db, authority);
@@ -38,16 +36,13 @@ export const onlyWhileActive = (db: Db, authority: Authority): Authority => ({
  * Opens every issuing authority whose key is here, for its revocation list: certificates of one that is retired, or revoked
  * itself, are revoked all the same.
  */
-export async function openListSigners(
-  db: Db,
-  { keyEncryptionKeyFile }: { keyEncryptionKeyFile: string },
-): Promise<ListSigner[]> {
+export async function openListSigners(db: Db, settings: SignerSettings): Promise<ListSigner[]> {
   const rows = await listAuthorities(db);
-  const keyEncryptionKey = await readKey(keyEncryptionKeyFile);
-  const opened = rows.map(async ({ id, encryptedKey, certificatePem: issuingPem, parentId }) => {
-    const root = rows.find((row) => row.id === parentId);
-    if (!encryptedKey || !root) return [];
-    return [await openAuthority({ id, encryptedKey, issuingPem, rootPem: root.certificatePem, keyEncryptionKey })];
+  const opened = rows.map(async ({ id, certificatePem: issuingPem, parentId, ...row }) => {
+    const root = rows.find((each) => each.id === parentId);
+    const key = await openIssuingKey(row, settings);
+    if (!key || !root) return [];
+    return [await openAuthority({ id, issuingPem, rootPem: root.certificatePem, ...key })];
   });
   return (await Promise.all(opened)).flat();
 }
