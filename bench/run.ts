@@ -6,6 +6,7 @@ import { api } from './api.ts';
 import { certificates } from './certificates.ts';
 import { commands } from './commands.ts';
 import { enrolments } from './enrolments.ts';
+import { est } from './est.ts';
 import type { Row } from './measure.ts';
 import { memory } from './memory.ts';
 import { reconnects } from './reconnects.ts';
@@ -20,6 +21,7 @@ import { histories } from './rollouts/growth.ts';
 import { decisions } from './rollouts/latency.ts';
 import { rollouts } from './rollouts/rates.ts';
 import { openRolloutRig, type RolloutRig } from './rollouts/rig.ts';
+import { expiring, rotations } from './rotations.ts';
 import { start } from './start.ts';
 import { describeMachine, tableOf, writeTable } from './table.ts';
 
@@ -35,6 +37,9 @@ const groups: Record<string, (rig: Rig) => Promise<Row[]>> = {
   reconnects,
   commands,
   enrolments,
+  est,
+  rotations,
+  expiring,
   registrations,
   api,
   start,

@@ -13,13 +13,20 @@ export type RunningStack = AsyncDisposable & {
   readyMs: number;
 };
 
-const ports = ['--api-port', '--mqtt-port', '--files-port', '--ui-port', '--temporal-port', '--postgres-port'].flatMap(
-  (flag) => [flag, '0'],
-);
+const ports = [
+  '--api-port',
+  '--mqtt-port',
+  '--files-port',
+  '--doors-port',
+  '--ui-port',
+  '--temporal-port',
+  '--postgres-port',
+].flatMap((flag) => [flag, '0']);
 
 /** All load comes from one machine and one API key: what protects a real fleet from such a neighbour is out of the way. */
 export const opened = {
   API_REQUESTS_PER_SECOND: '1000000',
+  DOORS_REQUESTS_PER_SECOND_PER_ADDRESS: '1000000',
   GATEWAY_HANDSHAKES_PER_SECOND: '1000000',
   GATEWAY_HANDSHAKES_PER_SECOND_PER_ADDRESS: '1000000',
   GATEWAY_PUBLISHES_PER_SECOND: '1000000',

@@ -28,6 +28,8 @@ type Begin = {
 /** The database's own time, unless a clock is handed in. */
 const instant = (at?: Date) => (at ? sql`${at.toISOString()}::timestamptz` : sql`now()`);
 
+const place = sql`certificate_due(c.not_before, c.not_after, c.device_id)`;
+
 /**
  * Begins rotations, in one statement with the start of the lifecycle of each: at most one of a device is open, and what is
  * begun already stays as it is.
@@ -47,8 +49,8 @@ async function begin(db: Db, { at, reason, askedBy, candidates, workflow }: Begi
       on conflict (device_id) where finished_at is null do nothing
       returning id, device_id, certificate_id
     ), named as (
-      select b.id, b.device_id, b.certificate_id, c.device, c.place
-      from begun b join candidate c on c.id = b.certificate_id
+      select b.id, b.device_id, b.certificate_id, d.name as device, ${place} as place
+      from begun b join certificates c on c.id = b.certificate_id join devices d on d.id = b.device_id
     ), started as (
       insert into outbox (shard, kind, workflow_id, name, argument)
       select outbox_shard(workflow_id), 'start', workflow_id, ${workflow?.name ?? ''}::text,
@@ -66,7 +68,6 @@ async function begin(db: Db, { at, reason, askedBy, candidates, workflow }: Begi
   );
 }
 
-const place = sql`certificate_due(c.not_before, c.not_after, c.device_id)`;
 const isInService = sql`c.state = 'ACTIVE' and d.state <> 'BLOCKED'`;
 /**
  * Nothing of it is under way, and the last try was not lately: a device's last row says both, and is one step in an index
