@@ -39,10 +39,10 @@ export const howeverLongItTakes: ActivityOptions = {
   retry: { initialInterval: second, backoffCoefficient: 2, maximumInterval: minute },
 };
 
-/** Page after page of a file: whoever does not say for half a minute that it reads on is taken for dead. */
+/** Page after page of a file: whoever does not say for ten seconds that it reads on is taken for dead. */
 export const whileAFileIsRead: ActivityOptions = {
   startToCloseTimeout: hour,
-  heartbeatTimeout: 30 * second,
+  heartbeatTimeout: 10 * second,
   retry: { initialInterval: second, backoffCoefficient: 2, maximumInterval: minute },
 };
 
