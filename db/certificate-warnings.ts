@@ -8,15 +8,17 @@ const warningsMax = 1_000;
 
 /**
  * Tells, once for each, of certificates that are past 80 % of their life and were not replaced, with audit entry and event. It
- * goes by the rows, so it is told also where no rotation is under way. Whoever calls is given what it told of.
+ * goes by the rows, so it is told also where no rotation is under way. Whoever calls is given what it told of. By the database's
+ * own time, unless a clock is handed in.
  */
-export async function warnOfCertificates(db: Db): Promise<EndingCertificate[]> {
+export async function warnOfCertificates(db: Db, at?: Date): Promise<EndingCertificate[]> {
+  const now = at ? sql`${at.toISOString()}::timestamptz` : sql`now()`;
   const rows = await db.execute<EndingCertificate>(sql`
     with late as (
       select c.id, c.device_id, d.name, c.not_after from certificates c join devices d on d.id = c.device_id
-      where certificate_due(c.not_before, c.not_after, c.device_id) <= now() and c.state = 'ACTIVE'
-        and c.device_id is not null and c.not_after > now() and d.state <> 'BLOCKED'
-        and now() >= c.not_before + (c.not_after - c.not_before) * 0.8
+      where certificate_due(c.not_before, c.not_after, c.device_id) <= ${now} and c.state = 'ACTIVE'
+        and c.device_id is not null and c.not_after > ${now} and d.state <> 'BLOCKED'
+        and ${now} >= c.not_before + (c.not_after - c.not_before) * 0.8
         and not exists (select from certificates n where n.device_id = c.device_id and n.state = 'ACTIVE'
           and n.not_after > c.not_after)
         and not exists (select from certificate_warnings w where w.certificate_id = c.id)
