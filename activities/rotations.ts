@@ -54,7 +54,7 @@ export const rotationActivities = ({ db, authority, wire }: Deps) => ({
     const renewed = await db.transaction(async (tx) => {
       const rotation = await lockRotation(tx, asked.rotationId);
       if (!rotation || rotation.finishedAt) throw over();
-      const { device } = await judge(tx, asked);
+      const { device } = await judge(tx, asked, spkiSha256);
       if (await findBlock(tx, { name: device.name, spkiSha256 })) throw blocked();
       const issuedBefore = await rotations.findIssuedFor(tx, rotation, spkiSha256);
       if (issuedBefore?.state === 'PENDING_ACTIVATION') return issuedBefore.id;
@@ -118,47 +118,56 @@ export const rotationActivities = ({ db, authority, wire }: Deps) => ({
   },
 });
 
-/** The certificate that a device asks on has to be its own, the last that it used, and good at this moment. */
-async function judge(tx: Db, asked: { deviceId: string; certificateId: string }) {
+/**
+ * The certificate that a device asks on has to be its own, the last that it used, and good at this moment; or it has ended, and
+ * the device may come back on it, with the one key that this was granted to.
+ */
+async function judge(tx: Db, asked: { deviceId: string; certificateId: string }, spkiSha256?: Buffer) {
   const found = await lockRenewing(tx, asked);
   if (!found) throw refusal('CertificateUnknown', 'this certificate is of no device, or of another', 403);
-  const { certificate, device, isOver, isNewest } = found;
+  const { certificate, device, isOver, isNewest, recoveringKey } = found;
   if (device.state === 'BLOCKED') throw blocked();
   if (certificate.state === 'REVOKED') throw refusal('CertificateRevoked', 'the certificate is revoked', 403);
   if (certificate.state !== 'ACTIVE') throw refusal('CertificateNotActive', 'the certificate was never used', 403);
-  if (isOver) throw refusal('CertificateExpired', 'the certificate has ended', 403);
+  const isItsKey = recoveringKey !== null && (spkiSha256?.equals(recoveringKey) ?? true);
+  if (isOver && !isItsKey) throw refusal('CertificateExpired', 'the certificate has ended', 403);
   if (!isNewest) throw refusal('CertificateSuperseded', 'the device uses a newer certificate', 403);
   return found;
 }
 
-/** Begins a rotation because the device asks: when its certificate is due, or its policy lets it ask at any time. */
+/** Begins a rotation because the device asks: when its certificate is due or has ended, or its policy lets it ask at any time. */
 async function beginRenewal(
   db: Database,
   { deviceId, device, certificateId = '' }: Omit<Begin, 'rotationId'>,
 ): Promise<string> {
   return db.transaction(async (tx) => {
-    const { isDue } = await judge(tx, { deviceId, certificateId });
+    const { isDue, isOver } = await judge(tx, { deviceId, certificateId });
     const open = await rotations.findOpenRotation(tx, deviceId);
     if (open) return open.id;
     if (!isDue) throw refusal('RotationNotDue', 'the certificate is not due yet, and nobody has ordered this', 409);
-    const [begun] = await beginOf(tx, { deviceId, reason: 'renewal', askedBy: `device/${device}` });
+    const [begun] = await beginOf(tx, {
+      deviceId,
+      reason: isOver ? 'recovery' : 'renewal',
+      askedBy: `device/${device}`,
+    });
     if (!begun) throw over();
     return begun.rotationId;
   });
 }
 
-async function limitsOf(db: Db, { policy, deviceId, certificateId }: RotationRow) {
+async function limitsOf(db: Db, { policy, deviceId, certificateId, reason }: RotationRow) {
   const found = await rotations.findEnd(db, { deviceId, certificateId });
-  const { proveWithinHours, graceHours } = (await findRotationPolicy(db, policy)) ?? defaults;
+  const { proveWithinHours, graceHours, recoverWithinDays } = (await findRotationPolicy(db, policy)) ?? defaults;
+  const longerMs = reason === 'recovery' ? recoverWithinDays * 24 * hourMs : 0;
   return {
-    answerWithinMs: Math.max(0, (found?.getTime() ?? 0) - Date.now()),
+    answerWithinMs: Math.max(0, (found?.getTime() ?? 0) + longerMs - Date.now()),
     proveWithinMs: proveWithinHours * hourMs,
     graceMs: graceHours * hourMs,
   };
 }
 
 /** Of a policy that is gone since. */
-const defaults: Pick<RotationPolicyRow, 'proveWithinHours' | 'graceHours'> = { proveWithinHours: 168, graceHours: 24 };
+const defaults = { proveWithinHours: 168, graceHours: 24, recoverWithinDays: 0 } satisfies Partial<RotationPolicyRow>;
 
 /** A device that was registered without a template, or whose template is gone, gets what most have. */
 async function definitionFor(tx: Db, template: string | null) {

@@ -24,6 +24,7 @@ import { describeApi } from './openapi.ts';
 import { orderKeyRoutes } from './order-keys.ts';
 import { answerProblem, Problem } from './problem.ts';
 import { limitRates } from './rates.ts';
+import { recoveryRoutes } from './recoveries.ts';
 import { registeredKeyRoutes } from './registered-keys.ts';
 import { registrationUploads } from './registration-uploads.ts';
 import { registrationRoutes } from './registrations.ts';
@@ -122,7 +123,7 @@ export function createApp(deps: Deps) {
     rolloutDecisionRoutes,
     rolloutEventRoutes,
   ];
-  const rotations = [rotationRoutes, rotationPolicyRoutes];
+  const rotations = [rotationRoutes, rotationPolicyRoutes, recoveryRoutes];
   const readers = [enrolmentRoutes, certificateRoutes, authorityEndingRoutes, commandRoutes, auditRoutes];
   for (const routes of [...nouns, ...software, ...rollouts, jobRoutes, ...rotations, ...readers])
     app.route('/v1', routes(routeDeps));

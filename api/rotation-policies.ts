@@ -22,6 +22,15 @@ const settings = z.strictObject({
   proveWithinHours: whole(1, 2160, 'From the issue of the new certificate to its first connection').default(168),
   graceHours: whole(0, 2160, 'From that connection to the end of the old certificate').default(24),
   anyTime: z.boolean().default(false).openapi({ description: 'Whether a device may ask before it is due' }),
+  recoverWithinDays: whole(
+    0,
+    365,
+    'How long after its end a device may come back on a certificate; 0 for never. As many in a minute as rotations are begun',
+  ).default(0),
+  recoveryApproval: z
+    .boolean()
+    .default(true)
+    .openapi({ description: 'Whether an operator approves of each that does' }),
 });
 
 const newPolicy = settings.openapi('NewRotationPolicy');

@@ -1,6 +1,7 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { findDevice } from '../db/devices.ts';
 import { beginOf } from '../db/rotation-beginnings.ts';
+import { rotationReasons } from '../db/rotation-schema.ts';
 import { findOpenRotation } from '../db/rotations.ts';
 import { rotateCertificateId } from '../workflows/rotate-certificate.ts';
 import type { RouteDeps } from './app.ts';
@@ -15,7 +16,7 @@ const rotation = z
     device: schemas.deviceName,
     certificateId: schemas.certificateId.openapi({ description: 'What is replaced' }),
     state: z.string(),
-    reason: z.enum(['due', 'authority', 'requested', 'renewal']),
+    reason: z.enum(rotationReasons),
     attempt: z.int(),
     begunAt: schemas.instant,
     lifecycle: schemas.lifecycle,

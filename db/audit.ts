@@ -51,6 +51,8 @@ export type AuditEntry =
       data: { rotationId: string; certificateId: string; reason: string };
     }
   | { action: 'rotation.finished'; subject: string; data: { rotationId: string; outcome: string; attempt: number } }
+  | { action: 'recovery.asked'; subject: string; data: { device: string; spkiSha256: string } }
+  | { action: 'recovery.granted' | 'recovery.denied'; subject: string; data: { device: string } }
   | { action: 'rotation-policy.put'; subject: string; data: Record<string, number | boolean> }
   | { action: 'certificate.activated'; subject: string; data: { device: string } }
   | { action: 'certificate.revoked'; subject: string; data: { reason: string } }
@@ -108,7 +110,7 @@ type RevocationMeasured = {
   unheard: string[];
 };
 
-/** Who did it: `api-key/<id>`, `device/<name>`, `claim/<id>`, `service/<name>` or `system/<part>`. */
+/** Who did it: `api-key/<id>`, `device/<name>`, `claim/<id>`, `service/<name>`, `rotation-policy/<name>` or `system/<part>`. */
 export type Actor = string;
 
 /** Writes entries in the transaction of the change that they tell of. */

@@ -17,6 +17,7 @@ export async function eraseDevice(db: Db, deviceId: string): Promise<Erased> {
     ), software as (delete from device_software where device_id = ${deviceId}::uuid returning 1
     ), revisions as (delete from software_revisions where device_id = ${deviceId}::uuid returning 1
     ), registered_keys as (delete from registered_devices where device_id = ${deviceId}::uuid returning 1
+    ), recovery_rows as (delete from recoveries where device_id = ${deviceId}::uuid returning 1
     ), memberships as (delete from group_members where device_id = ${deviceId}::uuid returning 1
     ), presence_row as (delete from presence where device_id = ${deviceId}::uuid returning 1
     ), checks as (delete from presence_checks where device_id = ${deviceId}::uuid returning 1

@@ -128,7 +128,10 @@ export const beginDisplaced = (
       limit ${limit}::int`,
   });
 
-/** That of one device, because somebody asked. It need not be due, and a pause after a failure does not matter. */
+/**
+ * That of one device, because somebody asked. It need not be due, and a pause after a failure does not matter; only a recovery
+ * begins after the certificate's end.
+ */
 export const beginOf = (
   db: Db,
   {
@@ -143,8 +146,8 @@ export const beginOf = (
     candidates: sql`
       select c.id, c.device_id, d.name as device, ${place} as place, ${policyOf(sql`d`)} as policy
       from certificates c join devices d on d.id = c.device_id
-      where c.device_id = ${deviceId}::uuid and ${isInService} and c.not_after > ${instant(at)}
-        and ${isNewest(sql`c`)}`,
+      where c.device_id = ${deviceId}::uuid and ${isInService} and ${isNewest(sql`c`)}
+        and (c.not_after > ${instant(at)} or ${asked.reason === 'recovery'}::boolean)`,
   });
 
 /** How many of the policy's rotations are under way on devices that are connected: orders to those that are away wait for them. */

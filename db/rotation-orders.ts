@@ -23,7 +23,8 @@ export async function orderRotation(db: Db, rotationId: string): Promise<void> {
     db,
     sql`
     with ordered as (
-      update rotations set state = 'ORDERED' where id = ${rotationId}::uuid and state = 'BEGUN' and reason <> 'renewal'
+      update rotations set state = 'ORDERED' where id = ${rotationId}::uuid and state = 'BEGUN'
+        and reason not in ('renewal', 'recovery')
       returning *
     ), job as (
       insert into jobs (id, document, end_within_seconds) select r.id, ${documentOf}, ${endWithinSeconds}::int from ordered r

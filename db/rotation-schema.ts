@@ -12,6 +12,8 @@ export const rotationPolicies = pgTable('rotation_policies', {
   proveWithinHours: integer('prove_within_hours').notNull().default(168),
   graceHours: integer('grace_hours').notNull().default(24),
   anyTime: boolean('any_time').notNull().default(false),
+  recoverWithinDays: integer('recover_within_days').notNull().default(0),
+  recoveryApproval: boolean('recovery_approval').notNull().default(true),
   updatedAt: at('updated_at').notNull().defaultNow(),
 });
 
@@ -19,8 +21,9 @@ export const rotationPolicies = pgTable('rotation_policies', {
 export type RotationOutcome = 'ROTATED' | 'REFUSED' | 'UNANSWERED' | 'NEVER_USED' | 'ENDED';
 export type RotationState = 'BEGUN' | 'ORDERED' | 'ISSUED' | 'PROVEN' | RotationOutcome;
 
-/** Why: its time has come, its authority has ended, an operator wants it, or the device asked by itself. */
-export type RotationReason = 'due' | 'authority' | 'requested' | 'renewal';
+/** Why: its time has come, its authority has ended, an operator wants it, or the device asked by itself, in time or after the end. */
+export const rotationReasons = ['due', 'authority', 'requested', 'renewal', 'recovery'] as const;
+export type RotationReason = (typeof rotationReasons)[number];
 
 export const rotations = pgTable('rotations', {
   id: uuid('id').primaryKey(),

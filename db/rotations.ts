@@ -15,6 +15,14 @@ export const isNewest = (c: SQL) => sql`${c}.id = (
   select n.id from certificates n where n.device_id = ${c}.device_id and n.state = 'ACTIVE'
   order by coalesce(n.activated_at, n.issued_at) desc, n.id desc limit 1)`;
 
+/** Whether a certificate that has ended is still within the time that its policy, `p`, gives to come back. */
+export const isRecoverable = (c: SQL) => sql`${c}.not_after > now() - make_interval(days => p.recover_within_days)`;
+
+/** The one key that may take the place of a certificate that has ended; null where nobody has granted that, or not any more. */
+const recoveringKey = sql<Uint8Array | null>`(
+  select r.spki_sha256 from recoveries r join rotation_policies p on p.name = ${policyOf(sql`devices`)}
+  where r.certificate_id = certificates.id and r.state = 'GRANTED' and ${isRecoverable(sql`certificates`)})`;
+
 /** A device with the certificate that it asks on, both locked: of two requests, one comes first. */
 export async function lockRenewing(db: Db, { deviceId, certificateId }: { deviceId: string; certificateId: string }) {
   const [device] = await db.select().from(devices).where(eq(devices.id, deviceId)).for('no key update');
@@ -22,6 +30,7 @@ export async function lockRenewing(db: Db, { deviceId, certificateId }: { device
     .select({
       certificate: certificates,
       isOver: sql<boolean>`${certificates.notAfter} <= now()`,
+      recoveringKey,
       isNewest: sql<boolean>`${isNewest(sql`certificates`)}`,
       isDue: sql<boolean>`exists (
         select from rotation_policies p where p.name = ${policyOf(sql`devices`)} and (p.any_time

@@ -59,10 +59,11 @@ export function estRoutes({ db, entrance, renew, tokens, answer }: DoorRouteDeps
     const peer = await findPeer(db, c.env);
     if (!peer?.deviceId || !peer.deviceName)
       throw refusal('CertificateMissing', "this takes a device's current certificate", 403);
-    if (peer.refusal) throw certificateRefused(peer.refusal);
+    const hasEnded = peer.refusal === 'CertificateExpired';
+    if (peer.refusal && !hasEnded) throw certificateRefused(peer.refusal);
     const csr = await readCsr(c);
     const { deviceId, deviceName: name, certificateId } = peer;
-    return sayCertificate(c, takeAccepted(await answer(() => renew({ deviceId, name, certificateId }, csr))));
+    return sayCertificate(c, takeAccepted(await answer(() => renew({ deviceId, name, certificateId, hasEnded }, csr))));
   }
 
   const operations = new Hono<DoorsEnv>()

@@ -4,6 +4,7 @@ import { PgTable } from 'drizzle-orm/pg-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { migrate } from '../../db/migrate.ts';
 import * as orderSchema from '../../db/order-schema.ts';
+import * as recoverySchema from '../../db/recovery-schema.ts';
 import * as registrationSchema from '../../db/registration-schema.ts';
 import * as revocationSchema from '../../db/revocation-schema.ts';
 import * as enrolmentSchema from '../../db/enrolment-schema.ts';
@@ -20,6 +21,7 @@ const tables = [
   revocationSchema,
   rotationSchema,
   registrationSchema,
+  recoverySchema,
 ]
   .flatMap((part) => Object.values(part))
   .filter((value) => is(value, PgTable));
