@@ -1,6 +1,5 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { insertAudit } from '../db/audit.ts';
-import { findCertificateState, revokeCertificate } from '../db/certificates.ts';
 import type { Db } from '../db/client.ts';
 import { findDevice } from '../db/devices.ts';
 import { refuseApproved, takeSuperseding } from '../db/enrolment-decisions.ts';
@@ -9,8 +8,9 @@ import { enrolmentKey, findEnrolmentByKey, registrationHash, type EnrolmentRow }
 import { readDefinition } from '../db/templates.ts';
 import type * as workflow from '../workflows/provision-device.ts';
 import { findRefusal, refusal } from '../workflows/refusals.ts';
+import { adoptCertificate, takeBack } from './adoption.ts';
 import * as certification from './certification.ts';
-import { certify, findPermission, keepCertificate } from './certification.ts';
+import { certify, findPermission, keepCertificate, type Permission } from './certification.ts';
 import type { Deps } from './deps.ts';
 import { planRegistration, register, retireOthers } from './registrations.ts';
 import { trustsRequest } from './templates.ts';
@@ -62,13 +62,14 @@ export const enrolmentActivities = ({ db, authority, wire }: Deps) => ({
   },
 
   /**
-   * Certificate and registration in one step: the certificate carries the device's name. Repeating it is safe like the
-   * two steps: the enrolment of the claim and key stands, with its device or its wait.
+   * Certificate and registration in one step: the certificate carries the device's name, or is the one that the device has
+   * from its manufacturer. Repeating it is safe like the two steps: the enrolment of the claim and key stands, with its
+   * device or its wait.
    */
   async enrolDevice(
     request: Request & { registration: workflow.RegisterDevice },
   ): Promise<(Standing & { enrolmentId: string }) | workflow.HookToAsk> {
-    const { registration: asked, evidence = {} } = request;
+    const { registration: asked, evidence = {}, adopts = null } = request;
     const hash = registrationHash(asked);
     const key = keyOf(request);
     const existing = await findEnrolmentByKey(db, key);
@@ -82,11 +83,7 @@ export const enrolmentActivities = ({ db, authority, wire }: Deps) => ({
     // A device that was registered ahead keeps the case of its name.
     const name = (await findDevice(db, registration.name))?.device.name ?? registration.name;
     if (!trustsRequest(definition)) certification.checkRequestedNames(evidence, name);
-    const issued = await certify(authority, permission, name);
-    const keep = async (tx: Db) => {
-      await keepCertificate(tx, permission, issued);
-      return issued.certificateId;
-    };
+    const keep = await give(authority, permission, { name, adopts });
     return db.transaction(async (tx) => {
       const enrolment = await open(tx, request, { ...permission, state: 'ISSUED', certificateId: null });
       const made = await register(tx, { enrolment, claim, definition, registration, hash, certify: () => keep(tx) });
@@ -113,9 +110,8 @@ export const enrolmentActivities = ({ db, authority, wire }: Deps) => ({
         const issue = async (device: string) => {
           const request = { claimId: claim.id, publicKey: Buffer.from(publicKey ?? []).toString('base64') };
           const permission = await findPermission(tx, request);
-          const issued = await certify(authority, permission, device);
-          await keepCertificate(tx, permission, issued);
-          return issued.certificateId;
+          const keep = await give(authority, permission, { name: device, adopts: enrolment.adopts });
+          return keep(tx);
         };
         const given = async (device: string) => enrolment.certificateId ?? issue(device);
         return register(tx, { enrolment, claim, definition, registration, hash, certify: given });
@@ -129,7 +125,7 @@ export const enrolmentActivities = ({ db, authority, wire }: Deps) => ({
   },
 
   /**
-   * Ends an enrolment whose time is over and whose certificate was never used: revoked, slot given back. Repeating it is
+   * Ends an enrolment whose time is over and whose certificate was never used: taken back, slot given back. Repeating it is
    * safe, and so is losing the race against the device: the certificate's row decides, and one that was activated stays.
    * An enrolment that has more time by now is told with it.
    */
@@ -141,10 +137,8 @@ export const enrolmentActivities = ({ db, authority, wire }: Deps) => ({
       const over = overOf(found.enrolment);
       if (over) return over;
       if (!found.isOver) return standingOf(found.enrolment) ?? openUntil(found.enrolment);
-      const revocation = { reason: 'neverUsed', from: ['PENDING_ACTIVATION' as const] };
-      const isRevoked = certificateId !== null && (await revokeCertificate(tx, { id: certificateId, ...revocation }));
-      if (certificateId && !isRevoked && (await findCertificateState(tx, certificateId)) === 'ACTIVE')
-        return 'ACTIVATED';
+      const taken = await takeBack(tx, found.enrolment);
+      if (taken === 'kept') return 'ACTIVATED';
       await enrolments.releaseClaimSlot(tx, claimId);
       await enrolments.markLapsed(tx, enrolmentId);
       const data = { claimId, ...(certificateId && { certificateId }) };
@@ -153,7 +147,7 @@ export const enrolmentActivities = ({ db, authority, wire }: Deps) => ({
         subject: `enrolment/${enrolmentId}`,
         data,
       });
-      if (isRevoked) {
+      if (taken === 'revoked') {
         const subject = `certificate/${certificateId}`;
         await insertAudit(tx, 'system/lifecycle', {
           action: 'certificate.revoked',
@@ -181,6 +175,20 @@ export const enrolmentActivities = ({ db, authority, wire }: Deps) => ({
 const keyOf = ({ claimId, publicKey }: Pick<Request, 'claimId' | 'publicKey'>) =>
   enrolmentKey(claimId, Buffer.from(publicKey, 'base64'));
 
+/** How the device gets its certificate, once there is a transaction to keep it in: issued in its name, or adopted. */
+async function give(
+  authority: Deps['authority'],
+  permission: Permission,
+  { name, adopts }: { name: string; adopts: string | null },
+): Promise<(tx: Db) => Promise<string>> {
+  if (adopts !== null) return (tx) => adoptCertificate(tx, permission, adopts);
+  const issued = await certify(authority, permission, name);
+  return async (tx) => {
+    await keepCertificate(tx, permission, issued);
+    return issued.certificateId;
+  };
+}
+
 type Opening = certification.Permission & Pick<EnrolmentRow, 'state' | 'certificateId'>;
 
 /** The row of a new enrolment, and its slot of the claim. */
@@ -199,6 +207,7 @@ async function open(
     publicKey,
     evidence: request.evidence ?? {},
     asked: request.registration ?? null,
+    adopts: request.adopts ?? null,
     closesAt: new Date(Date.now() + request.activateWithinMs),
   });
   // Last, because every enrolment under the claim waits for this row until the commit.

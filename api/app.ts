@@ -21,6 +21,7 @@ import { workOnce, type Hint } from './idempotency.ts';
 import { jobRoutes } from './jobs.ts';
 import { createLists, type FindPage } from './lists.ts';
 import { describeApi } from './openapi.ts';
+import { manufacturerAuthorityRoutes } from './manufacturer-authorities.ts';
 import { orderKeyRoutes } from './order-keys.ts';
 import { answerProblem, Problem } from './problem.ts';
 import { limitRates } from './rates.ts';
@@ -111,6 +112,7 @@ export function createApp(deps: Deps) {
     groupRoutes,
     templateRoutes,
     claimRoutes,
+    manufacturerAuthorityRoutes,
     serviceRoutes,
     registrationRoutes,
     registeredKeyRoutes,

@@ -6,8 +6,8 @@ import { findKeptAnswer, keepAnswer, takeIdempotencyKey, type IdempotencyKey } f
 import type { Api } from './app.ts';
 import { Problem } from './problem.ts';
 
-/** A hint to the gateways that a route may drop: devices with new orders, or something new on the feed or in the outbox. */
-export type Hint = { orders: string[] } | { feed: true } | { outbox: true };
+/** A hint to the gateways that a route may drop: devices with new orders, or something new on the feed, in the trust store or in the outbox. */
+export type Hint = { orders: string[] } | { feed: true } | { trust: true } | { outbox: true };
 
 const keyPattern = /^[\x21-\x7e]{1,255}$/;
 

@@ -21,6 +21,7 @@ const problems = {
   'unsupported-media-type': [415, 'The media type is not taken'],
   invalid: [422, 'The body breaks a rule'],
   'idempotency-key-reused': [422, 'The idempotency key was used for another request'],
+  'authority-refused': [422, 'The authority is refused'],
   'csr-refused': [422, 'The certificate request is refused'],
   'content-refused': [422, 'The content is not what was announced'],
   'file-refused': [422, 'The file is refused'],

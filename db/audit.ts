@@ -18,6 +18,13 @@ export type AuditEntry =
     }
   | { action: 'claim.created'; subject: string; data: { template: string; usesMax: number; expiresAt: string } }
   | { action: 'claim.revoked'; subject: string; data: Record<string, never> }
+  | { action: 'manufacturer-code.created'; subject: string; data: { expiresAt: string } }
+  | {
+      action: 'manufacturer-authority.registered';
+      subject: string;
+      data: { template: string; claimId: string; notAfter: string };
+    }
+  | { action: 'manufacturer-authority.retired'; subject: string; data: Record<string, never> }
   | { action: 'service.created'; subject: string; data: { certificateId: string } }
   | {
       action: 'device.registered';
@@ -43,6 +50,11 @@ export type AuditEntry =
       action: 'certificate.issued';
       subject: string;
       data: { kind: string; claimId?: string; rotationId?: string; spkiSha256: string };
+    }
+  | {
+      action: 'certificate.adopted';
+      subject: string;
+      data: { claimId: string; manufacturerAuthorityId: string; spkiSha256: string };
     }
   | { action: 'certificate.ending'; subject: string; data: { device: string; notAfter: string } }
   | {

@@ -14,7 +14,15 @@ export type NewClaim = Pick<
 export type Credential = { certificate: NewCertificate } | { tokenHash: Uint8Array } | { manufacturer: true };
 export type NewCertificate = Omit<
   CertificateRow,
-  'state' | 'kind' | 'deviceId' | 'revocationReason' | 'issuedAt' | 'activatedAt' | 'revokedAt' | 'listNumber'
+  | 'state'
+  | 'kind'
+  | 'deviceId'
+  | 'manufacturerAuthorityId'
+  | 'revocationReason'
+  | 'issuedAt'
+  | 'activatedAt'
+  | 'revokedAt'
+  | 'listNumber'
 >;
 
 /** What GET /claims may be filtered by. */

@@ -82,7 +82,8 @@ export async function revokeCertificatesOf(db: Db, deviceId: string, reason: str
 /** The authorities of the device's certificates: whose lists tell of them. */
 export async function listAuthoritiesOf(db: Db, deviceId: string): Promise<string[]> {
   const rows = await db.execute<{ id: string }>(
-    sql`select distinct authority_id as id from certificates where device_id = ${deviceId}::uuid and list_number is null`,
+    sql`select distinct authority_id as id from certificates where device_id = ${deviceId}::uuid and list_number is null
+      and authority_id is not null`,
   );
   return rows.map(({ id }) => id);
 }

@@ -120,6 +120,7 @@ export const enrolments = pgTable('enrolments', {
   publicKey: bytea('public_key'),
   evidence: jsonb('evidence').$type<Evidence>().notNull().default({}),
   asked: jsonb('asked').$type<AskedRegistration>(),
+  adopts: text('adopts'),
   registration: jsonb('registration').$type<Registration>(),
   registrationHash: bytea('registration_hash'),
   answer: jsonb('answer').$type<RegistrationAnswer>(),

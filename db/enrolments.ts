@@ -48,12 +48,12 @@ export async function lockEnrolment(db: Db, id: string) {
   return row;
 }
 
-/** The issued chain, leaf first: what the device is given. */
+/** The issued chain, leaf first: what the device is given. Of one that was adopted, it alone. */
 export async function findIssuedChain(db: Db, certificateId: string): Promise<string | undefined> {
   const [row] = await db
-    .select({ chain: sql<string>`${certificates.pem} || ${authorities.certificatePem}` })
+    .select({ chain: sql<string>`${certificates.pem} || coalesce(${authorities.certificatePem}, '')` })
     .from(certificates)
-    .innerJoin(authorities, eq(authorities.id, certificates.authorityId))
+    .leftJoin(authorities, eq(authorities.id, certificates.authorityId))
     .where(eq(certificates.id, certificateId));
   return row?.chain;
 }
@@ -77,6 +77,11 @@ export async function markRegistered(
     .update(enrolments)
     .set({ state: 'REGISTERED', ...registered, updatedAt: sql`now()` })
     .where(and(eq(enrolments.id, id), inArray(enrolments.state, ['ISSUED', 'WAITING_FOR_APPROVAL'])));
+}
+
+/** What it has made of a certificate that is forgotten is forgotten with it. */
+export async function detachCertificate(db: Db, id: string): Promise<void> {
+  await db.update(enrolments).set({ certificateId: null }).where(eq(enrolments.id, id));
 }
 
 export async function markLapsed(db: Db, id: string): Promise<void> {

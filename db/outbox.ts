@@ -142,13 +142,14 @@ export async function appendOpenLifecycles(db: Db, lifecycles: Lifecycles): Prom
     .from(enrolments)
     .leftJoin(certificates, eq(certificates.id, enrolments.certificateId))
     .where(or(inArray(enrolments.state, ['ISSUED', 'WAITING_FOR_APPROVAL', 'REGISTERED']), enrolments.supersedes));
-  const starts = open.map(({ enrolment: { key, claimId, publicKey, evidence, asked }, pem }) => ({
+  const starts = open.map(({ enrolment: { key, claimId, publicKey, evidence, asked, adopts }, pem }) => ({
     workflowId: provisionDevice.idPrefix + key,
     argument: JSON.stringify({
       claimId,
       evidence,
       publicKey: publicKey ? Buffer.from(publicKey).toString('base64') : publicKeyOf(pem ?? ''),
       ...(asked && { registration: asked }),
+      ...(adopts && { adopts }),
     }),
   }));
   if (starts.length === 0) return;

@@ -36,6 +36,7 @@ export async function lockRenewing(db: Db, { deviceId, certificateId }: { device
         select from rotation_policies p where p.name = ${policyOf(sql`devices`)} and (p.any_time
           or certificate_due(${certificates.notBefore}, ${certificates.notAfter}, ${certificates.deviceId})
             <= now() + make_interval(days => p.earlier_days)
+          or ${certificates.manufacturerAuthorityId} is not null
           or exists (select from authorities a where a.id = ${certificates.authorityId} and a.state <> 'ACTIVE')))`,
     })
     .from(certificates)

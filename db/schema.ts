@@ -41,7 +41,9 @@ export const certificates = pgTable('certificates', {
   kind: text('kind').$type<'device' | 'claim' | 'service'>().notNull(),
   deviceId: uuid('device_id'),
   subject: text('subject').notNull(),
-  authorityId: uuid('authority_id').notNull(),
+  /** Ours that has issued it, or else the manufacturer's under which it was adopted. */
+  authorityId: uuid('authority_id'),
+  manufacturerAuthorityId: uuid('manufacturer_authority_id'),
   serial: text('serial').notNull(),
   fingerprint: bytea('fingerprint').notNull(),
   spkiSha256: bytea('spki_sha256').notNull(),

@@ -33,6 +33,7 @@ export type SessionRefusal =
   | 'CertificateRevoked'
   | 'CertificateExpired'
   | 'CertificateNotActive'
+  | 'AuthorityRetired'
   | 'DeviceNotRegistered'
   | 'DeviceBlocked'
   | 'ClaimUnknown'
@@ -70,6 +71,9 @@ export const refusalOfCertificate = sql`case
   when c.id is null then 'UnknownCertificate'
   when c.state = 'REVOKED' then 'CertificateRevoked'
   when now() not between c.not_before and c.not_after then 'CertificateExpired'
+  when c.manufacturer_authority_id is not null and not exists (
+    select from manufacturer_authorities m join manufacturer_authorities a on a.spki_sha256 = m.spki_sha256
+    where m.id = c.manufacturer_authority_id and a.state = 'ACTIVE') then 'AuthorityRetired'
   when c.kind = 'device' and d.id is null then 'DeviceNotRegistered'
   when d.state = 'BLOCKED' then 'DeviceBlocked'
   when c.kind <> 'device' and c.state <> 'ACTIVE' then 'CertificateNotActive'

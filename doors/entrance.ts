@@ -5,6 +5,7 @@ import type { AskedRegistration, Evidence, RegistrationAnswer, SubjectFields } f
 import { enrolmentKey, findEnrolmentByKey, findIssuedChain, registrationHash } from '../db/enrolments.ts';
 import { findEnrolment, type EnrolmentRow } from '../db/enrolments.ts';
 import { judgeCsr } from '../pki/csr-policy.ts';
+import type { DeviceCertificate } from '../pki/device-certificates.ts';
 import { provisionDevice, provisionDeviceId, type ProvisionDevice } from '../workflows/provision-device.ts';
 import { registerDevice, requestCertificate } from '../workflows/provision-device.ts';
 import { refusal } from '../workflows/refusals.ts';
@@ -116,18 +117,32 @@ export function createEntrance({ db, temporal, forbiddenSpki = [] }: EntranceDep
     ): Promise<Enrolled> {
       const { publicKey, requested } = await judge(csr);
       const asked = { template: permit.template, parameters };
-      const hash = registrationHash(asked);
-      const key = enrolmentKey(permit.claimId, publicKey);
-      const standing = await findStanding(permit.claimId, key);
-      if (!standing || (standing.state === 'ISSUED' && !standing.answer)) {
-        await ask(key, { ...requestOf(permit, publicKey, requested), registration: asked }, permit.template);
-      }
-      const enrolment = standing?.answer ? standing : await findEnrolmentByKey(db, key);
-      if (!enrolment) throw new Error(`the enrolment ${key} was begun and has no row`);
-      const answer = answerOf(enrolment, hash) ?? (await answerNow(enrolment.id, hash));
+      const { enrolment, answer } = await enrolOnce(requestOf(permit, publicKey, requested), publicKey, asked);
       return { ...(await certifiedBy(enrolment)), ...answer };
     },
+
+    /** The same for a device that keeps the certificate which its manufacturer gave it, and whose handshake proved it. */
+    async adopt(permit: Permit, { publicKey, key, pem }: DeviceCertificate): Promise<RegistrationAnswer> {
+      if (forbiddenSpki.some((spki) => Buffer.from(spki).toString('hex') === key))
+        throw refusal('CertificateRefused', "this key is an authority's", 403);
+      const asked = { template: permit.template, parameters: {} };
+      const request = requestOf(permit, publicKey, { subject: {}, names: [] });
+      return (await enrolOnce({ ...request, adopts: pem }, publicKey, asked)).answer;
+    },
   };
+
+  async function enrolOnce(request: ProvisionDevice, publicKey: Uint8Array, asked: AskedRegistration) {
+    const hash = registrationHash(asked);
+    const key = enrolmentKey(request.claimId, publicKey);
+    const standing = await findStanding(request.claimId, key);
+    if (!standing || (standing.state === 'ISSUED' && !standing.answer)) {
+      await ask(key, { ...request, registration: asked }, asked.template);
+    }
+    const enrolment = standing?.answer ? standing : await findEnrolmentByKey(db, key);
+    if (!enrolment) throw new Error(`the enrolment ${key} was begun and has no row`);
+    const answer = answerOf(enrolment, hash) ?? (await answerNow(enrolment.id, hash));
+    return { enrolment, answer };
+  }
 
   async function answerNow(enrolmentId: string, hash: Buffer): Promise<RegistrationAnswer> {
     const found = await findEnrolment(db, enrolmentId);

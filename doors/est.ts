@@ -11,7 +11,7 @@ import type { DoorRouteDeps, DoorsEnv } from './app.ts';
 import { credentialsMissing, readToken } from './credentials.ts';
 import type { Permit } from './entrance.ts';
 import { isRequestType, leafOf, readRequest, writeCertificates } from './est-bodies.ts';
-import { addressOf, certificateRefused, findPeer } from './peers.ts';
+import { addressOf, certificateRefused, findManufacturedPeer, findPeer } from './peers.ts';
 
 const bodyBytesMax = 64 * 1024;
 const certsOnly = 'application/pkcs7-mime; smime-type=certs-only';
@@ -45,11 +45,13 @@ export function estRoutes({ db, entrance, renew, tokens, answer }: DoorRouteDeps
     return sayCertificate(c, takeAccepted(await answer(work)));
   }
 
-  /** By a claim token, and without one by a claim's certificate, which the handshake has proven. */
+  /** By a claim token, and without one by a certificate which the handshake has proven: a claim's, or a manufacturer's. */
   async function findPermit(c: Context<DoorsEnv>): Promise<Permit> {
     const peer = await findPeer(db, c.env);
     const token = readToken(c.req.header('authorization'), { basic: true });
     if (token !== undefined) return tokens.permit({ token, address: addressOf(c.env) });
+    const manufactured = peer ? undefined : await findManufacturedPeer(db, c.env);
+    if (manufactured) return manufactured.permit;
     if (!peer?.claimId || !peer.template) throw credentialsMissing();
     if (peer.refusal) throw certificateRefused(peer.refusal);
     return { claimId: peer.claimId, template: peer.template };

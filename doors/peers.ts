@@ -4,6 +4,7 @@ import type { HttpBindings } from '@hono/node-server';
 import { findHolder, type CertificateHolder } from '../db/identities.ts';
 import type { Db } from '../db/client.ts';
 import { refusal } from '../workflows/refusals.ts';
+import { findManufactured, presentedBy, type Manufactured } from './manufacturers.ts';
 
 /** Where a request comes from. There is no proxy before this server: TLS ends here. */
 export const addressOf = ({ incoming }: HttpBindings): string => incoming.socket.remoteAddress ?? '';
@@ -23,6 +24,10 @@ export async function findPeer(db: Db, { incoming }: HttpBindings): Promise<Cert
   if (holder && outlawed.has(holder.refusal)) throw certificateRefused(holder.refusal);
   return holder;
 }
+
+/** The device of a registered manufacturer, where the handshake has proven its certificate, which no row knows. */
+export const findManufacturedPeer = (db: Db, { incoming }: HttpBindings): Promise<Manufactured | undefined> =>
+  findManufactured(db, presentedBy(incoming.socket));
 
 export const certificateRefused = (code: CertificateHolder['refusal']) =>
   refusal(code ?? 'CertificateNotActive', 'the certificate that was shown permits nothing', 403);

@@ -7,6 +7,8 @@ import type { DoorsMetrics } from './metrics.ts';
 
 export type DoorsServer = {
   port: number;
+  /** From the next handshake on, takes certificates of these authorities (PEM) for proven; open connections stay. */
+  trust(authoritiesPem: string[]): void;
   /** Accepts nobody new, answers what was asked, and cuts the rest after so long. */
   drain(withinMs: number): Promise<void>;
 };
@@ -31,7 +33,8 @@ const requestsPerConnectionMax = 100;
 
 /**
  * Serves HTTPS to devices. A client certificate is asked for and need not be there, and a handshake proves no more than
- * that its key is: what a certificate is good for, its row says, at each request, so also where the TLS session was resumed.
+ * that its key is: what a certificate is good for, its row says, or that of its manufacturer's authority, at each request, so
+ * also where the TLS session was resumed.
  */
 export async function serveDoors(options: DoorsServerOptions): Promise<DoorsServer> {
   const { app, host, port, tls, mayConnect, connectionsMax, metrics } = options;
@@ -39,15 +42,10 @@ export async function serveDoors(options: DoorsServerOptions): Promise<DoorsServ
     fetch: app.fetch,
     createServer,
     serverOptions: {
-      cert: tls.certificatePem,
-      key: tls.privateKeyPem,
-      ca: tls.authoritiesPem,
+      ...contextOf(tls),
       requestCert: true,
       rejectUnauthorized: false,
-      minVersion: 'TLSv1.2',
       handshakeTimeout: handshakeWithinMs,
-      // A session resumes in its context only: not at a server that looks at certificates otherwise.
-      sessionIdContext: 'longhaul doors',
       headersTimeout: headersWithinMs,
       requestTimeout: requestWithinMs,
       keepAliveTimeout: keepAliveMs,
@@ -69,9 +67,19 @@ export async function serveDoors(options: DoorsServerOptions): Promise<DoorsServ
   return {
     // A server that listens on a port has an AddressInfo.
     port: (server.address() as AddressInfo).port,
+    trust: (authoritiesPem) => server.setSecureContext(contextOf({ ...tls, authoritiesPem })),
     drain: (withinMs) => drain(server, withinMs),
   };
 }
+
+const contextOf = ({ certificatePem, privateKeyPem, authoritiesPem }: DoorsServerOptions['tls']) => ({
+  cert: certificatePem,
+  key: privateKeyPem,
+  ca: authoritiesPem,
+  minVersion: 'TLSv1.2' as const,
+  // A session resumes in its context only: not at a server that looks at certificates otherwise.
+  sessionIdContext: 'longhaul doors',
+});
 
 async function drain(server: Server, withinMs: number): Promise<void> {
   const closed = once(server, 'close');

@@ -17,6 +17,7 @@ import { listen, type Hooks, type Listener } from './listener.ts';
 import { createJobDocuments, type SignAddress } from './job-documents.ts';
 import { createJobs } from './jobs.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
+import { createNewcomers } from './newcomers.ts';
 import { createNotices } from './notices.ts';
 import { createOffers } from './offers.ts';
 import { createPeriodic } from './periodic.ts';
@@ -28,6 +29,7 @@ import { createRelay } from './relay.ts';
 import { createRequests } from './requests.ts';
 import { createSessions } from './sessions.ts';
 import { createSoftware } from './software.ts';
+import { followTrust } from './trust.ts';
 import type { Wire } from './wire.ts';
 
 export type GatewayDeps = {
@@ -113,7 +115,8 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
     inProgressMax: limits.executionsInProgressMax,
     requestsMax: limits.jobRequestsInFlightMax,
   });
-  const provisioning = createProvisioning({ db, temporal, log, forbiddenSpki: deps.forbiddenSpki });
+  const enrolling = { db, temporal, log, forbiddenSpki: deps.forbiddenSpki };
+  const provisioning = createProvisioning(enrolling);
   const requests = createRequests({ commands, provisioning, jobs, software, listener: later, refusals });
   const sessions = createSessions(
     {
@@ -126,7 +129,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
       debounceMs,
       ...(deps.sessionsPerIdentityMax !== undefined && { sessionsPerIdentityMax: deps.sessionsPerIdentityMax }),
     },
-    { activated: relay.wake },
+    { activated: relay.wake, introduce: createNewcomers({ ...enrolling, refusals }) },
   );
 
   const hooks: Hooks = {
@@ -189,6 +192,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   metrics.watchConnections(() => listening.held().length);
 
   const feed = followFeed({ db, gatewayId: id, listener: listening, log });
+  const trust = followTrust({ db, log, everyMs: sweepEveryMs, trust: listening.trust });
   const presence = tellPresence({ db, listener: listening, log });
   const disconnects = settleDisconnects({ db, wire, log });
   const sweep = createPeriodic({
@@ -200,6 +204,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   const house = createPeriodic({ name: 'tidying', everyMs: 600_000, log, work: () => deleteEndedSessions(db) });
   wire.hear((hint) => {
     if ('feed' in hint) feed.wake();
+    else if ('trust' in hint) trust.wake();
     else if ('events' in hint) presence.wake();
     else if ('close' in hint) listening.close(hint.close, 'DUPLICATE_CLIENTID');
   });
@@ -210,7 +215,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
     const inTime = (work: Promise<unknown>[]) => Promise.race([Promise.allSettled(work), pass(graceMs)]);
     await listening.drain({ graceMs, spreadMs });
     await inTime([offers, notices, commands, jobs, software, sessions].map((part) => part.drain()));
-    await inTime([feed, presence, disconnects, sweep, house].map((periodic) => periodic.stop()));
+    await inTime([feed, trust, presence, disconnects, sweep, house].map((periodic) => periodic.stop()));
     await inTime([relay[Symbol.asyncDispose](), refusals.stop(), beats.stop()]);
     availability.stop();
     await listening[Symbol.asyncDispose]();

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import { Aedes, type AuthenticateError, type Client } from 'aedes';
 import type { Packet, Parser } from 'mqtt-packet';
 import type { Logger } from 'pino';
+import { presentedBy } from '../doors/manufacturers.ts';
 import { takeConnect } from './connect-packet.ts';
 import { createConnection, createHeld, type Connection, type Which } from './connections.ts';
 import { defaultLimits, type Limits } from './limits.ts';
@@ -16,7 +17,7 @@ import { watchConnections } from './watch.ts';
 
 export type { DisconnectReason, Hooks, Message, Session } from './messages.ts';
 
-export type Listener = Pick<Ports, 'port' | 'extraPort' | 'plainPort'> & {
+export type Listener = Pick<Ports, 'port' | 'extraPort' | 'plainPort' | 'trust'> & {
   /** To this connection, subscribed or not, once. False when it is gone. */
   answer(session: Session, message: Message): boolean;
   /**
@@ -118,6 +119,7 @@ export async function listen({ hooks, log, handshakeFailed = () => {}, ...deps }
         fingerprint,
         address,
         ...asked,
+        presented: () => presentedBy(connection.socket),
         clientId: asked.clientId || client.id,
         expirySeconds: client.sessionExpiryInterval,
       })
@@ -237,9 +239,7 @@ export async function listen({ hooks, log, handshakeFailed = () => {}, ...deps }
   }
 
   return {
-    port: ports.port,
-    extraPort: ports.extraPort,
-    plainPort: ports.plainPort,
+    ...ports,
     answer(session, message) {
       const connection = bySession.get(session);
       if (!connection || connection.socket.destroyed) return false;

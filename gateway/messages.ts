@@ -61,6 +61,8 @@ export type ConnectRequest = {
   cleanStart: boolean;
   expirySeconds: number;
   address: string;
+  /** The certificates that the handshake proved, in DER, the client's own first. */
+  presented?: () => Uint8Array[];
 };
 
 export type ConnectRefused = { refused: 'not-authorized' | 'unavailable' | 'bad-client-id'; detail: string };

@@ -9,7 +9,7 @@ export type Tls = {
   /** The gateway's own certificate (chain, leaf first) and key, PEM. */
   certificatePem: string;
   privateKeyPem: string;
-  /** Who may have issued the certificates of clients: root and issuing authorities. */
+  /** Who may have issued the certificates of clients: root and issuing authorities, and manufacturers'. */
   authoritiesPem: string[];
   /** 48 bytes; the same on every gateway that shall take up the others' TLS sessions. */
   ticketKeys?: Buffer | undefined;
@@ -30,6 +30,8 @@ export type Ports = {
   port: number;
   extraPort: number | undefined;
   plainPort: number | undefined;
+  /** From the next handshake on, these authorities (PEM) are trusted and no others; open connections stay. */
+  trust(authoritiesPem: string[]): void;
   /** Takes no new connections; those there are stay. */
   close(): void;
 };
@@ -55,17 +57,11 @@ export type OpenPorts = {
 export async function openPorts(deps: OpenPorts): Promise<Ports> {
   const { host, port, extraPort, plainDoor, tls, limits, connected, failed } = deps;
   const secured = createTlsServer({
-    cert: tls.certificatePem,
-    key: tls.privateKeyPem,
-    ca: tls.authoritiesPem,
+    ...contextOf(tls),
     requestCert: true,
     rejectUnauthorized: true,
-    minVersion: 'TLSv1.2',
     ALPNProtocols: ['x-amzn-mqtt-ca', 'mqtt'],
     handshakeTimeout: limits.handshakeWithinMs,
-    // Node's own default differs between processes, and a session resumes in its context only.
-    sessionIdContext: 'longhaul',
-    ...(tls.ticketKeys && { ticketKeys: tls.ticketKeys }),
   });
   secured.on('secureConnection', (socket) => {
     const fingerprint = fingerprintOf(socket);
@@ -94,9 +90,20 @@ export async function openPorts(deps: OpenPorts): Promise<Ports> {
     port: first ?? port,
     extraPort: extra,
     plainPort: plain && portOf(plain),
+    trust: (authoritiesPem) => secured.setSecureContext(contextOf({ ...tls, authoritiesPem })),
     close: () => servers.forEach((server) => server.close()),
   };
 }
+
+const contextOf = ({ certificatePem, privateKeyPem, authoritiesPem, ticketKeys }: Tls) => ({
+  cert: certificatePem,
+  key: privateKeyPem,
+  ca: authoritiesPem,
+  minVersion: 'TLSv1.2' as const,
+  // Node's own default differs between processes, and a session resumes in its context only.
+  sessionIdContext: 'longhaul',
+  ...(ticketKeys && { ticketKeys }),
+});
 
 function openPlainDoor({ port, identify }: PlainDoor, connected: OpenPorts['connected']): Promise<Server> {
   return listenTcp('127.0.0.1', port, (socket) => {

@@ -11,12 +11,14 @@ import {
   type ClosedSession,
 } from '../db/sessions.ts';
 import { deviceConnected, provisionDeviceId } from '../workflows/provision-device.ts';
+import type { RefusalDetail } from '../workflows/refusals.ts';
 import { rotateCertificateId } from '../workflows/rotate-certificate.ts';
 import type { Availability } from './availability.ts';
 import { createBatches } from './batches.ts';
 import { describeIdentity, type Identity } from './identity.ts';
 import type { Listener } from './listener.ts';
 import type { ConnectRequest, ConnectRefused, Connected, DisconnectReason, Session } from './messages.ts';
+import type { Introduce } from './newcomers.ts';
 import type { RefusalLog } from './refusals.ts';
 import type { Wire } from './wire.ts';
 
@@ -34,8 +36,12 @@ export type SessionsDeps = {
   connectMaxMs?: number;
 };
 
-/** Something was committed that others may want to know of soon. */
-export type SessionsListener = { activated?: () => void };
+export type SessionsListener = {
+  /** Something was committed that others may want to know of soon. */
+  activated?: () => void;
+  /** Asked about a certificate that no row knows. */
+  introduce?: Introduce;
+};
 
 const clientIdBytesMax = 128;
 const signal = {
@@ -48,7 +54,10 @@ const signal = {
  * Sessions as rows. A session is a row before the CONNACK, its subscriptions before the SUBACK, and every gateway may
  * take it over: whoever holds the highest epoch is it, and the others close when they notice.
  */
-export function createSessions(deps: SessionsDeps, { activated = () => {} }: SessionsListener = {}) {
+export function createSessions(
+  deps: SessionsDeps,
+  { activated = () => {}, introduce = async () => 'stranger' }: SessionsListener = {},
+) {
   const { db, gatewayId, availability, wire, refusals, log, debounceMs } = deps;
   const { sessionsPerIdentityMax = 100, connectMaxMs = 4_000 } = deps;
   const openings = createBatches<SessionOpening, SessionOpened>({
@@ -89,12 +98,22 @@ export function createSessions(deps: SessionsDeps, { activated = () => {} }: Ses
       eventId: randomUUIDv7(),
       auditId: randomUUIDv7(),
     };
+    const row = await openInTime(opening);
+    if (row?.refusal !== 'UnknownCertificate') return row ? admit(request, opening, row) : unavailable;
+    const introduced = await introduce(request);
+    if (introduced === 'stranger') return admit(request, opening, row);
+    if (introduced !== 'enrolled') return refusedBy(introduced.refused);
+    const known = await openInTime(opening);
+    return known ? admit(request, opening, known) : unavailable;
+  }
+
+  async function openInTime(opening: SessionOpening): Promise<SessionOpened | undefined> {
     const opened = open(opening);
     const row = await Promise.race([opened, pass(connectMaxMs, undefined, { ref: false })]);
-    if (row) return admit(request, opening, row);
+    if (row) return row;
     // The client is told so, and gone when its session is opened all the same.
     void opened.then((late) => late && closeLate(late, opening));
-    return unavailable;
+    return undefined;
   }
 
   async function open(opening: SessionOpening): Promise<SessionOpened | undefined> {
@@ -180,6 +199,10 @@ export function createSessions(deps: SessionsDeps, { activated = () => {} }: Ses
 const rowKey = ({ key, clientId, epoch }: Session) => ({ identity: key, clientId, epoch });
 
 const unavailable: ConnectRefused = { refused: 'unavailable', detail: 'the server is busy or has no database' };
+
+/** What may be a yes later is no refusal to a client: many give up at one. */
+const refusedBy = ({ code, status }: RefusalDetail): ConnectRefused =>
+  status >= 500 || status === 429 ? unavailable : { refused: 'not-authorized', detail: code };
 
 const nameOf = (identity: string, clientId: string, epoch: number) => `${identity} ${epoch} ${clientId}`;
 

@@ -6,6 +6,7 @@ export type Hint =
   | { orders: string[] }
   | { close: { identityKey: string; clientId?: string; epochBelow?: number } }
   | { feed: true }
+  | { trust: true }
   | { events: true }
   | { outbox: true };
 

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { listAuthorities } from '../db/authorities.ts';
 import { connect } from '../db/client.ts';
+import { listTrustAnchors } from '../db/manufacturer-authorities.ts';
 import { doubtsCommit } from '../db/outcomes.ts';
 import { startGateway, type Gateway, type GatewayDeps } from '../gateway/gateway.ts';
 import { serveMetrics } from '../gateway/metrics.ts';
@@ -57,7 +58,7 @@ export async function runGateway(more: Partial<GatewayDeps> = {}): Promise<void>
     tls: {
       certificatePem: await readFile(config.certificateFile, 'utf8'),
       privateKeyPem: await readFile(config.keyFile, 'utf8'),
-      authoritiesPem: authorities.map(({ certificatePem }) => certificatePem),
+      authoritiesPem: await listTrustAnchors(db),
       ticketKeys: config.ticketKeysFile === undefined ? undefined : await readTicketKeys(config.ticketKeysFile),
     },
     forbiddenSpki: authorities.map(({ spkiSha256 }) => spkiSha256),

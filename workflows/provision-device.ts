@@ -22,6 +22,8 @@ export type ProvisionDevice = {
   evidence?: Evidence;
   /** Of a door that asks for certificate and registration in one step: the certificate then carries the device's name. */
   registration?: RegisterDevice;
+  /** A manufacturer's certificate (PEM) with this key, which becomes the device's: then none is issued. */
+  adopts?: string;
   /** Milliseconds from issue to the first connection; the certificate is taken back after that. */
   activateWithinMs?: number;
 };

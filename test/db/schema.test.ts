@@ -3,6 +3,7 @@ import { getTableColumns, getTableName, is, sql } from 'drizzle-orm';
 import { PgTable } from 'drizzle-orm/pg-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { migrate } from '../../db/migrate.ts';
+import * as manufacturerSchema from '../../db/manufacturer-schema.ts';
 import * as orderSchema from '../../db/order-schema.ts';
 import * as recoverySchema from '../../db/recovery-schema.ts';
 import * as registrationSchema from '../../db/registration-schema.ts';
@@ -22,6 +23,7 @@ const tables = [
   rotationSchema,
   registrationSchema,
   recoverySchema,
+  manufacturerSchema,
 ]
   .flatMap((part) => Object.values(part))
   .filter((value) => is(value, PgTable));

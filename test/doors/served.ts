@@ -38,7 +38,7 @@ export async function serveTestDoors(
     answerWithinMs: 30_000,
     ...deps,
   });
-  const { port, drain } = await serveDoors({
+  const { port, drain, trust } = await serveDoors({
     app,
     host: '127.0.0.1',
     port: 0,
@@ -73,6 +73,7 @@ export async function serveTestDoors(
 
   return {
     port,
+    trust,
     ca,
     metrics,
     reported,
