@@ -1,5 +1,4 @@
-import postgres from 'postgres';
-import { eq, sql } from 'drizzle-orm';
+import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { decommissions } from '../../db/revocation-schema.ts';
 import { audit, certificates, devices, feed } from '../../db/schema.ts';
@@ -7,6 +6,7 @@ import { makeClaim } from '../clients/fleet.ts';
 import { eventually } from '../support/eventually.ts';
 import { enrolOnly } from './devices.ts';
 import { connectAs } from './gateways.ts';
+import { holdWorker } from './locks.ts';
 import { startRig, type Rig } from './rig.ts';
 
 const withinMs = 90_000;
@@ -14,26 +14,7 @@ let rig: Rig;
 beforeAll(async () => void (rig = await startRig()), 120_000);
 afterAll(() => rig?.[Symbol.asyncDispose]());
 
-/** Holds the worker at a statement: it waits for this lock until it is given back. */
-async function lock(what: string) {
-  const client = postgres(rig.postgres.url, { max: 1, onnotice: () => {} });
-  const session = await client.reserve();
-  await session.unsafe(`begin; ${what}`);
-  return {
-    /** Until a statement of the worker waits. */
-    reached: () =>
-      eventually(
-        async () => {
-          const [row] = await rig.system.db.execute<{ waiting: number }>(sql`
-            select count(*)::int as waiting from pg_stat_activity
-            where application_name = 'longhaul lifecycle' and wait_event_type = 'Lock'`);
-          return (row?.waiting ?? 0) > 0;
-        },
-        { withinMs },
-      ),
-    release: () => client.end({ timeout: 0 }),
-  };
-}
+const lock = (what: string) => holdWorker(rig.postgres.url, what, { withinMs });
 
 test(
   'a decommission ends rightly although worker, gateway and database are killed between its steps',

@@ -6,7 +6,6 @@ import { oids } from '../../pki/object-identifiers.ts';
 import { encodePem } from '../../pki/pem.ts';
 import { ecdsaWithSha256 } from '../../pki/signed.ts';
 import { keyIdentifier } from '../../pki/x509.ts';
-import type { Ask } from './api.ts';
 import type { Credentials } from './gateway.ts';
 
 export type Made = { pem: string; key: KeyPair; subject: Record<string, string> };
@@ -64,14 +63,19 @@ export function makeFactoryDevice(issuer: Made, { between = [], ...making }: Mak
 }
 
 /** Registers the root over the API, with the code that it has signed. */
-export async function register(ask: Ask, root: Made, template: string, more: object = {}) {
+export async function register<Answer extends { body: unknown }>(
+  ask: (method: string, path: string, body?: unknown) => Promise<Answer>,
+  root: Made,
+  template: string,
+  more: object = {},
+): Promise<Answer> {
   const { body } = await ask('POST', '/v1/manufacturer-authorities/codes');
   return ask('POST', '/v1/manufacturer-authorities', {
     name: 'Acme',
     template,
     certificatePem: root.pem,
     // What the answer of a code holds.
-    proofPem: makeProof(root, (body as unknown as { code: string }).code).pem,
+    proofPem: makeProof(root, (body as { code: string }).code).pem,
     ...more,
   });
 }
