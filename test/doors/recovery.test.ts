@@ -1,19 +1,16 @@
-import { createPublicKey, hash, randomBytes, X509Certificate } from 'node:crypto';
+import { randomBytes, X509Certificate } from 'node:crypto';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { blockDevice } from '../../db/blocks.ts';
 import { rotations } from '../../db/rotation-schema.ts';
-import { findRotationPolicy, putRotationPolicy, type RotationPolicy } from '../../db/rotation-policies.ts';
 import { audit, certificates, devices, events } from '../../db/schema.ts';
 import { createRenewal } from '../../doors/renewal.ts';
 import { makeCsr, makeKeyPair, type KeyPair } from '../../pki/keys.ts';
 import { makeApi } from '../support/api.ts';
 import { eventually } from '../support/eventually.ts';
-import type { Credentials } from '../support/gateway.ts';
+import { makeAway, permitRecovery, type Away } from './away.ts';
 import { openRig, type Rig } from './rig.ts';
 import { serveTestDoors, type Asking, type Served } from './served.ts';
-
-const dayMs = 86_400_000;
 
 let rig: Rig;
 let served: Served;
@@ -27,36 +24,7 @@ afterAll(async () => {
   await served?.[Symbol.asyncDispose]();
   await rig?.[Symbol.asyncDispose]();
 });
-beforeEach(() => permit({}));
-
-/** For thirty days without an operator, unless told otherwise. */
-async function permit(part: Partial<RotationPolicy>): Promise<void> {
-  const { updatedAt: _, ...policy } = (await findRotationPolicy(rig.db, 'default')) ?? never();
-  const open = { recoverWithinDays: 30, recoveryApproval: false, perMinute: 10_000 };
-  await putRotationPolicy(rig.db, 'system/test', { ...policy, ...open, ...part });
-}
-
-const never = (): never => {
-  throw new Error('the default policy is there from the start');
-};
-
-type Device = Credentials & { deviceId: string; name: string; pair: KeyPair };
-
-/** A device whose certificate, as its TLS shows it, ended so many days ago. */
-async function makeAway(daysAgo = 10): Promise<Device> {
-  const { deviceId, name, certificateId: first } = await rig.fleet.makeDevice();
-  const pair = makeKeyPair();
-  const publicKey = createPublicKey(pair.publicKeyPem).export({ type: 'spki', format: 'der' });
-  const certificateId = randomBytes(32).toString('hex');
-  const subject = { device: name };
-  const now = new Date(Date.now() - (90 + daysAgo) * dayMs);
-  const request = { profile: 'device', certificateId, subject, publicKey, lifetimeMs: 90 * dayMs, now } as const;
-  const { chainPem, serial, fingerprint, pem, notBefore, notAfter } = await rig.fleet.authority.issue(request);
-  const row = { id: certificateId, serial, fingerprint, pem, notBefore, notAfter };
-  const spkiSha256 = hash('sha256', publicKey, 'buffer');
-  await update(first, { ...row, spkiSha256, issuedAt: notBefore, activatedAt: notBefore });
-  return { deviceId, name, pair, certificateId, certificate: chainPem, privateKey: pair.privateKeyPem };
-}
+beforeEach(() => permitRecovery(rig));
 
 const update = (id: string, change: Partial<typeof certificates.$inferInsert>) =>
   rig.db.update(certificates).set(change).where(eq(certificates.id, id));
@@ -73,18 +41,18 @@ async function comeBack(credentials: Asking['credentials'], pair = makeKeyPair()
     : { status, code: JSON.parse(body).type.split(':').at(-1) };
 }
 
-const certificatesOf = ({ deviceId }: Pick<Device, 'deviceId'>) =>
+const certificatesOf = ({ deviceId }: Pick<Away, 'deviceId'>) =>
   rig.db.select().from(certificates).where(eq(certificates.deviceId, deviceId));
 
 /** What came of it: refused by this name, and nothing issued or begun. */
-async function expectRefused(device: Device, refused: { status: number; code: string }, pair?: KeyPair) {
+async function expectRefused(device: Away, refused: { status: number; code: string }, pair?: KeyPair) {
   const before = (await certificatesOf(device)).length;
   expect(await comeBack(device, pair)).toEqual(refused);
   expect(await certificatesOf(device)).toHaveLength(before);
   expect(await rig.db.$count(rotations, eq(rotations.deviceId, device.deviceId))).toBe(0);
 }
 
-async function toldOf({ certificateId }: Device) {
+async function toldOf({ certificateId }: Away) {
   const subject = `certificate/${certificateId}`;
   const [said, heard] = await Promise.all([
     rig.db.select().from(audit).where(eq(audit.subject, subject)).orderBy(audit.id),
@@ -96,7 +64,7 @@ async function toldOf({ certificateId }: Device) {
 const expired = { status: 403, code: 'CertificateExpired' };
 
 test('a device comes back on the certificate that ended, is one of the fleet again, and MQTT has refused the old one throughout', async () => {
-  const device = await makeAway();
+  const device = await makeAway(rig);
   await expect(rig.gateway.connect(device)).rejects.toThrow('closed before the CONNACK');
   const pair = makeKeyPair();
   const answers = await Promise.all([comeBack(device, pair), comeBack(device, pair)]);
@@ -130,24 +98,25 @@ test('a device comes back on the certificate that ended, is one of the fleet aga
 });
 
 test('nobody comes back where the policy does not say so, or after its time', async () => {
-  const device = await makeAway(10);
-  await permit({ recoverWithinDays: 0 });
+  const device = await makeAway(rig, 10);
+  await permitRecovery(rig, { recoverWithinDays: 0 });
   await expectRefused(device, expired);
-  await permit({ recoverWithinDays: 9 });
+  await permitRecovery(rig, { recoverWithinDays: 9 });
   await expectRefused(device, expired);
   expect(await toldOf(device)).toEqual({ audit: [], events: [] });
   // What a template says is for its own devices.
-  await putRotationPolicy(rig.db, 'system/test', {
-    ...((await findRotationPolicy(rig.db, 'default')) ?? never()),
-    name: 'away',
-    recoverWithinDays: 30,
-  });
+  await permitRecovery(rig, { name: 'away' });
   await rig.db.update(devices).set({ template: 'away' }).where(eq(devices.id, device.deviceId));
   expect(await comeBack(device)).toMatchObject({ status: 200 });
 });
 
 test('neither a revoked certificate comes back, nor one never used, nor a blocked device, nor a blocked key', async () => {
-  const [revoked, unused, blocked, keyBlocked] = await Promise.all([makeAway(), makeAway(), makeAway(), makeAway()]);
+  const [revoked, unused, blocked, keyBlocked] = await Promise.all([
+    makeAway(rig),
+    makeAway(rig),
+    makeAway(rig),
+    makeAway(rig),
+  ]);
   await update(revoked.certificateId, { state: 'REVOKED' });
   await expectRefused(revoked, { status: 403, code: 'CertificateRevoked' });
   await update(unused.certificateId, { state: 'PENDING_ACTIVATION', activatedAt: null });
@@ -158,16 +127,16 @@ test('neither a revoked certificate comes back, nor one never used, nor a blocke
 });
 
 test('one that a later certificate has replaced does not come back, even where that has ended as well', async () => {
-  const device = await makeAway(20);
-  const later = await makeAway(5);
+  const device = await makeAway(rig, 20);
+  const later = await makeAway(rig, 5);
   await update(later.certificateId, { deviceId: device.deviceId });
   await expectRefused(device, { status: 403, code: 'CertificateSuperseded' });
   expect(await comeBack(later)).toMatchObject({ status: 200 });
 });
 
 test('the proof is a certificate that we know, and the new key is one that was never in use', async () => {
-  const device = await makeAway();
-  const unknown = await makeAway();
+  const device = await makeAway(rig);
+  const unknown = await makeAway(rig);
   await update(unknown.certificateId, { fingerprint: randomBytes(32) });
   await expectRefused(unknown, { status: 403, code: 'CertificateMissing' });
   expect(await comeBack(undefined)).toMatchObject({ code: 'CertificateMissing' });
@@ -177,9 +146,9 @@ test('the proof is a certificate that we know, and the new key is one that was n
 });
 
 test('what is granted is granted to one key, and the lifecycle issues for no other', async () => {
-  const device = await makeAway();
+  const device = await makeAway(rig);
   const first = makeKeyPair();
-  await permit({ recoveryApproval: true });
+  await permitRecovery(rig, { recoveryApproval: true });
   expect(await comeBack(device, first)).toEqual({ status: 202, later: '30' });
   expect((await api.ask('POST', `/v1/recoveries/${device.certificateId}/approve`)).status).toBe(200);
   const { deviceId, name, certificateId } = device;
@@ -191,8 +160,8 @@ test('what is granted is granted to one key, and the lifecycle issues for no oth
 });
 
 test('where an operator is to approve, a device waits, asks again, and comes back or is told no', async () => {
-  await permit({ recoveryApproval: true });
-  const [good, bad] = await Promise.all([makeAway(), makeAway()]);
+  await permitRecovery(rig, { recoveryApproval: true });
+  const [good, bad] = await Promise.all([makeAway(rig), makeAway(rig)]);
   const [goodKey, badKey] = [makeKeyPair(), makeKeyPair()];
   for (const _ of [1, 2, 3]) expect(await comeBack(good, goodKey)).toEqual({ status: 202, later: '30' });
   expect(await comeBack(bad, badKey)).toMatchObject({ status: 202 });
@@ -203,7 +172,7 @@ test('where an operator is to approve, a device waits, asks again, and comes bac
       expect.objectContaining({ certificateId: good.certificateId, device: good.name, state: 'WAITING' }),
     ]),
   );
-  const decide = (device: Device, word: string) => api.ask('POST', `/v1/recoveries/${device.certificateId}/${word}`);
+  const decide = (device: Away, word: string) => api.ask('POST', `/v1/recoveries/${device.certificateId}/${word}`);
   expect(await decide(good, 'approve')).toMatchObject({ status: 200, body: { state: 'GRANTED' } });
   expect(await decide(bad, 'deny')).toMatchObject({ status: 200, body: { state: 'DENIED' } });
   expect((await decide(good, 'deny')).status).toBe(409);
@@ -222,12 +191,8 @@ test('where an operator is to approve, a device waits, asks again, and comes bac
 });
 
 test('no more come back in a minute than the policy begins rotations', async () => {
-  await putRotationPolicy(rig.db, 'system/test', {
-    ...((await findRotationPolicy(rig.db, 'default')) ?? never()),
-    name: 'slow',
-    perMinute: 2,
-  });
-  const away = await Promise.all(Array.from({ length: 4 }, () => makeAway()));
+  await permitRecovery(rig, { name: 'slow', perMinute: 2 });
+  const away = await Promise.all(Array.from({ length: 4 }, () => makeAway(rig)));
   for (const { deviceId } of away)
     await rig.db.update(devices).set({ template: 'slow' }).where(eq(devices.id, deviceId));
   const statuses = (await Promise.all(away.map((device) => comeBack(device)))).map(({ status }) => status);

@@ -1,6 +1,7 @@
 import { randomBytes, X509Certificate } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { beginOf } from '../../../db/rotation-beginnings.ts';
+import { makeAway, permitRecovery } from '../../doors/away.ts';
 import { openRig, type Rig } from '../../doors/rig.ts';
 import { serveTestDoors, type Served } from '../../doors/served.ts';
 import { estClientWithinMs, startEstClient, type EstAsking, type EstClient } from './client.ts';
@@ -79,6 +80,14 @@ test('on its certificate it is given the next one', async () => {
   await beginOf(rig.db, { deviceId: device.deviceId, reason: 'requested', askedBy: 'api-key/test' });
   const next = await enrol('simplereenroll', { identity: device, commonName: device.name });
   expect(await connect(next)).toBe(`CN=${device.name}`);
+});
+
+test('on a certificate that has ended it comes back, where the policy lets it', async () => {
+  const device = await makeAway(rig);
+  const identity = { identity: device, commonName: device.name };
+  expect((await client.ask('simplereenroll', identity)).status).toBe('403');
+  await permitRecovery(rig);
+  expect(await connect(await enrol('simplereenroll', identity))).toBe(`CN=${device.name}`);
 });
 
 test('that has to wait, it is told so as the protocol has it', async () => {
