@@ -98,7 +98,7 @@ describe('a topic', () => {
     ['of another client', device, '$aws/commands/clients/other/executions/e1/response/json'],
     ['with the name in another case', device, '$aws/commands/things/PUMP-1/executions/e1/response/json'],
     ['that is ours to say', device, '$aws/commands/things/pump-1/executions/e1/request/json'],
-    ['of provisioning, for a device', device, '$aws/certificates/create-from-csr/json'],
+    ['of provisioning, for a device', device, '$aws/provisioning-templates/default/provision/json'],
     ['of commands, for a claim', claim, responseTopic],
     ['that nobody knows', device, '$aws/things/pump-1/nothing'],
     ['outside the contract', device, 'telemetry/pump-1'],
