@@ -106,7 +106,7 @@ export const beginDue = (db: Db, page: DuePage, workflow: RotationWorkflow): Pro
     workflow,
   });
 
-/** Those whose authority issues no more, or whose manufacturer's is retired: due at once, whatever their age. */
+/** Those whose authority issues no more, or whose manufacturer's is retired: due at once, whatever their age. Two parts, each with its index. */
 export const beginDisplaced = (
   db: Db,
   { policy, at, limit }: Omit<DuePage, 'after'>,
@@ -120,9 +120,12 @@ export const beginDisplaced = (
     candidates: sql`
       select c.id, c.device_id, d.name as device, ${place} as place, p.name as policy
       from rotation_policies p
-      join certificates c on c.authority_id = any (array(select id from authorities where state <> 'ACTIVE'))
-        or (c.manufacturer_authority_id = any (array(select id from manufacturer_authorities where state <> 'ACTIVE'))
-          and c.state <> 'REVOKED' and c.device_id is not null)
+      cross join (
+        select * from certificates where authority_id = any (array(select id from authorities where state <> 'ACTIVE'))
+        union all
+        select * from certificates where manufacturer_authority_id = any (
+          array(select id from manufacturer_authorities where state <> 'ACTIVE'))
+      ) c
       join devices d on d.id = c.device_id
       where p.name = ${policy}::text and not p.paused and c.device_id is not null and ${isInService}
         and c.not_after > ${instant(at)} and ${policyOf(sql`d`)} = p.name
