@@ -17,7 +17,7 @@ import { judgeStanding, type Probed } from './revocations.ts';
 const rolloutPoke = { workflowIdPrefix: runRolloutId(''), signal: rolloutProgressed.name };
 const commandPoke = { workflowIdPrefix: sendCommandId(''), signal: commandProgressed.name };
 
-export const decommissionActivities = ({ db, authority, lists = [authority], wire }: Deps) => ({
+export const decommissionActivities = ({ db, authority, lists = async () => [authority], wire }: Deps) => ({
   /** Revokes what lives of the device's certificates. Repeating it is safe: what is revoked is left as it is. */
   async revokeDevice({ deviceId }: { deviceId: string }): Promise<void> {
     if (!(await findDecommission(db, deviceId))) throw refusal('NotDecommissioned', 'nobody asked for this', 404);
@@ -27,7 +27,7 @@ export const decommissionActivities = ({ db, authority, lists = [authority], wir
   /** Publishes lists that tell of its certificates. Repeating it is safe: where they do already, none is made. */
   async listRevocationsOf({ deviceId }: { deviceId: string }): Promise<void> {
     const lacking = await listAuthoritiesOf(db, deviceId);
-    for (const signer of lists) if (lacking.includes(signer.id)) await publishRevocationList(db, signer);
+    for (const signer of await lists()) if (lacking.includes(signer.id)) await publishRevocationList(db, signer);
   },
 
   /** Whether no session of the device is open, and every gateway that lives has looked. Reading only. */

@@ -8,7 +8,7 @@ export type Deps = {
   db: Database;
   authority: Authority;
   /** Those whose revocation lists are published; without it, the authority's alone. */
-  lists?: ListSigner[];
+  lists?: () => Promise<ListSigner[]>;
   /** Hints to the gateways, after the commit; each may be lost. */
   wire: { tell(hint: { feed: true } | { orders: string[] }): void };
   /** What templates' hooks are called with: without it, a template that has one permits nobody. */

@@ -6,6 +6,7 @@ import { enrolmentActivities } from './enrolments.ts';
 import { registrationFileActivities } from './registration-files.ts';
 import { revocationActivities } from './revocations.ts';
 import { rolloutActivities } from './rollouts.ts';
+import { rolloverActivities } from './rollovers.ts';
 import { rotationActivities } from './rotations.ts';
 import { rotationPolicyActivities } from './rotation-policies.ts';
 
@@ -17,6 +18,7 @@ export const createActivities = (deps: Deps) => ({
   ...decommissionActivities(deps),
   ...registrationFileActivities(deps),
   ...rolloutActivities(deps),
+  ...rolloverActivities(deps),
   ...rotationActivities(deps),
   ...rotationPolicyActivities(deps),
 });

@@ -9,7 +9,7 @@ import { publishRevocationList } from './revocation-lists.ts';
 export type Probed = { proven: boolean; unheard: string[]; waitingFor: string };
 type Finished = { status: 'PROVEN' | 'UNCONFIRMED'; summary: string };
 
-export const revocationActivities = ({ db, authority, lists = [authority] }: Deps) => ({
+export const revocationActivities = ({ db, authority, lists = async () => [authority] }: Deps) => ({
   /**
    * Whether the revocation has arrived: no session of the certificate is open by the rows, and every gateway that lives has
    * said that it looked and closed. That is as much as can be shown without the device's own key: a gateway judges a new
@@ -27,7 +27,7 @@ export const revocationActivities = ({ db, authority, lists = [authority] }: Dep
    */
   async listRevocation({ certificateId }: { certificateId: string }): Promise<void> {
     const found = await findCertificate(db, certificateId);
-    const signer = lists.find(({ id }) => id === found?.certificate.authorityId);
+    const signer = (await lists()).find(({ id }) => id === found?.certificate.authorityId);
     if (signer) await publishRevocationList(db, signer, { unlessListed: certificateId });
   },
 

@@ -5,6 +5,7 @@ import type { Authority } from '../pki/authority.ts';
 import { artifactRoutes, artifactUploads } from './artifacts.ts';
 import { auditRoutes } from './audit.ts';
 import { authenticate } from './auth.ts';
+import { authorityRoutes, type MakeIssuingKey } from './authorities.ts';
 import { authorityEndingRoutes } from './authority-endings.ts';
 import { blockRoutes } from './blocks.ts';
 import { readBodies } from './bodies.ts';
@@ -31,6 +32,7 @@ import { registrationUploads } from './registration-uploads.ts';
 import { registrationRoutes } from './registrations.ts';
 import { releaseKeyRoutes } from './release-keys.ts';
 import { releaseRoutes } from './releases.ts';
+import { trustBundleRoutes } from './trust-bundles.ts';
 import { trustFileRoutes } from './revocation-lists.ts';
 import { rolloutDecisionRoutes } from './rollout-decisions.ts';
 import { rolloutEventRoutes } from './rollout-events.ts';
@@ -61,6 +63,7 @@ export type Deps = {
   db: Database;
   wire: { tell(hint: Hint): void };
   authority: Authority;
+  makeIssuingKey: MakeIssuingKey;
   /** Where artifacts are kept. */
   store: Store;
   probes: Probes;
@@ -84,7 +87,15 @@ export type Deps = {
 /** What the routes of a noun are made from. */
 export type RouteDeps = Pick<
   Deps,
-  'db' | 'authority' | 'sealingKey' | 'temporalUiUrl' | 'namespace' | 'streams' | 'closing' | 'report'
+  | 'db'
+  | 'authority'
+  | 'makeIssuingKey'
+  | 'sealingKey'
+  | 'temporalUiUrl'
+  | 'namespace'
+  | 'streams'
+  | 'closing'
+  | 'report'
 > & { findPage: FindPage };
 
 /** The API as one function from request to answer: `createApp(deps).fetch`. */
@@ -126,8 +137,9 @@ export function createApp(deps: Deps) {
     rolloutEventRoutes,
   ];
   const rotations = [rotationRoutes, rotationPolicyRoutes, recoveryRoutes];
-  const readers = [enrolmentRoutes, certificateRoutes, authorityEndingRoutes, commandRoutes, auditRoutes];
-  for (const routes of [...nouns, ...software, ...rollouts, jobRoutes, ...rotations, ...readers])
+  const trust = [authorityRoutes, authorityEndingRoutes, trustBundleRoutes];
+  const readers = [enrolmentRoutes, certificateRoutes, commandRoutes, auditRoutes];
+  for (const routes of [...nouns, ...software, ...rollouts, jobRoutes, ...rotations, ...trust, ...readers])
     app.route('/v1', routes(routeDeps));
   describeApi(app, deps.version);
   return app;

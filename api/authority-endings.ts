@@ -3,6 +3,7 @@ import { createRoute, z } from '@hono/zod-openapi';
 import { countDevicesUnder, endAuthority, listDevicesUnder } from '../db/authority-endings.ts';
 import type { EndAuthority, EndRefusal, LivingUnder } from '../db/authority-endings.ts';
 import type { Page } from '../db/fields.ts';
+import { rotateExpiringId } from '../workflows/rotate-expiring.ts';
 import type { Api, RouteDeps } from './app.ts';
 import { revocationReason } from './certificates.ts';
 import { Problem } from './problem.ts';
@@ -13,6 +14,7 @@ const tags = ['authorities'];
 const path = '/authorities/{id}';
 const params = z.object({ id: schemas.uuid });
 const shownMax = 100;
+const runs = { idPrefix: rotateExpiringId(''), name: 'rotateExpiring' };
 
 const hit = z
   .object({ device: schemas.deviceName, certificateId: schemas.certificateId, notAfter: schemas.instant })
@@ -68,8 +70,8 @@ const routes = {
 
 export function authorityEndingRoutes({ findPage }: RouteDeps) {
   async function end(c: Context<Api>, asked: EndAuthority) {
-    const row = await endAuthority(c.var.db, c.var.actor, asked);
-    if (typeof row === 'string') throw refused(row);
+    const row = await endAuthority(c.var.db, c.var.actor, asked, runs);
+    if (typeof row !== 'object') throw refused(row);
     const { id, name, state, revocationReason: reason, endedAt, notAfter } = row;
     return {
       id,
@@ -109,6 +111,8 @@ const present = ({ device, certificateId, notAfter }: LivingUnder) => ({
 
 function refused(why: EndRefusal): Problem {
   if (why === 'unknown') return notFound();
-  if (why === 'root') return new Problem('conflict', 'A root stands at the top: it ends with its own certificate.');
-  return new Problem('conflict', 'No other authority could issue: make its successor first.');
+  if (why === 'root') return new Problem('conflict', 'A root stands at the top: nobody could revoke it. Retire it.');
+  if (why === 'last') return new Problem('conflict', 'There is no other: make its successor first.');
+  if (why === 'inUse') return new Problem('conflict', 'An authority under this root issues or stands by.');
+  return new Problem('conflict', `${why} certificates live under this root: they are to be replaced first.`);
 }

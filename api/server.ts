@@ -6,6 +6,7 @@ import { DrizzleQueryError } from 'drizzle-orm';
 import { connect } from '../db/client.ts';
 import { hookSealingKey } from '../pki/hook-secrets.ts';
 import { apiConfig } from '../workers/config.ts';
+import { makeIssuingKey } from '../workers/issuing-keys.ts';
 import { readKey } from '../workers/keys.ts';
 import { createLog } from '../workers/log.ts';
 import { openSigner } from '../workers/signer.ts';
@@ -41,6 +42,8 @@ const app = createApp({
   db,
   wire,
   authority,
+  makeIssuingKey: async (place, label) =>
+    place === 'pkcs11' && !config.signer.pkcs11 ? undefined : makeIssuingKey(config.signer, label, place),
   store: await openStore(config.store),
   probes,
   temporalUiUrl: (config.temporalUiUrl ?? 'http://127.0.0.1:8233').replace(/\/+$/, ''),

@@ -38,9 +38,9 @@ const create = createRoute({
 });
 
 export function serviceRoutes({ authority }: RouteDeps) {
-  const forbiddenSpki = [authority.certificatePem, authority.rootPem].map(hashKeyOf);
   return schemas.createRouter().openapi(create, async (c) => {
     const { name, csr } = c.req.valid('json');
+    const forbiddenSpki = [authority.certificatePem, authority.rootPem].map(hashKeyOf);
     const judged = await judgeCsr(csr, { expectedNames: [name, `urn:longhaul:service:${name}`], forbiddenSpki });
     if ('refused' in judged) throw refused(judged.refused.detail);
     const { publicKey } = judged.accepted;

@@ -7,6 +7,13 @@ import { audit } from './schema.ts';
 /** Everything that the audit knows to say. Past tense; ids and names, never a secret; the subject is `<noun>/<id or name>`. */
 export type AuditEntry =
   | { action: 'authority.created'; subject: string; data: { kind: 'root' | 'issuing'; notAfter: string } }
+  | { action: 'authority.requested'; subject: string; data: { name: string; signer: string } }
+  | { action: 'authority.withdrawn'; subject: string; data: Record<string, never> }
+  | { action: 'authority.certified'; subject: string; data: { parentId: string; notAfter: string } }
+  | { action: 'authority.rollover-begun'; subject: string; data: { acknowledgeBy: string } }
+  | { action: 'authority.activated'; subject: string; data: { unacknowledged: number } }
+  | { action: 'authority.rollover-finished'; subject: string; data: { outcome: string } }
+  | { action: 'trust-bundle.published'; subject: string; data: { roots: number; sha256: string } }
   | { action: 'authority.retired'; subject: string; data: Record<string, never> }
   | { action: 'authority.revoked'; subject: string; data: { reason: string } }
   | { action: 'authority.ending'; subject: string; data: { months: number; notAfter: string } }

@@ -1,36 +1,41 @@
 import { and, asc, eq, gt, ne, sql } from 'drizzle-orm';
 import { insertAudit, type Actor } from './audit.ts';
-import type { AuthorityRow } from './authorities.ts';
+import { countLiving, lockAuthorities, type AuthorityRow } from './authorities.ts';
 import type { Db } from './client.ts';
 import type { Page } from './fields.ts';
+import { activate, startRotationRuns } from './rollovers.ts';
+import type { RotationWorkflow } from './rotation-beginnings.ts';
 import { authorities, certificates, devices } from './schema.ts';
+import { publishTrustBundle } from './trust-bundles.ts';
 
 export type EndAuthority =
   | { id: string; state: 'RETIRED'; reason?: undefined }
   | { id: string; state: 'REVOKED'; reason: string };
 
-/** `root`: nobody stands above it who could. `last`: nobody else could issue. */
-export type EndRefusal = 'unknown' | 'root' | 'last';
+/**
+ * `root`: nobody stands above it who could. `last`: nobody else could. `inUse`: an authority under this root still issues or
+ * stands by. A number: so many certificates live under this root.
+ */
+export type EndRefusal = 'unknown' | 'root' | 'last' | 'inUse' | number;
 
 /**
- * Takes an authority out of service. From the commit on it issues nothing; what it has issued stays good until it is replaced.
- * Done already, it changes nothing; a retired one may still be revoked. Only a revocation may leave the fleet without one
- * that issues.
+ * Takes an authority out of service. From the commit on it issues nothing; what it has issued stays good until it is replaced,
+ * which begins at once. Done already, it changes nothing; a retired one may still be revoked. Only a revocation may leave
+ * the fleet without one that issues; where one under the same root stands by, that takes over in the same transaction.
  */
 export async function endAuthority(
   db: Db,
   actor: Actor,
   { id, state, reason }: EndAuthority,
+  runs: RotationWorkflow,
 ): Promise<AuthorityRow | EndRefusal> {
   return db.transaction(async (tx) => {
-    // All of the kind, in one order: of two that are retired at once, one is the last.
-    const rows = await tx.select().from(authorities).orderBy(asc(authorities.id)).for('no key update');
+    await lockAuthorities(tx);
+    const rows = await tx.select().from(authorities);
     const row = rows.find((candidate) => candidate.id === id);
     if (!row) return 'unknown';
-    if (row.kind === 'root') return 'root';
-    if (row.state === state || row.state === 'REVOKED') return row;
-    const others = rows.filter(({ kind, state: standing }) => kind === row.kind && standing === 'ACTIVE');
-    if (state === 'RETIRED' && others.length < 2) return 'last';
+    const refused = row.state === state || row.state === 'REVOKED' ? row : await refusalOf(tx, { row, rows, state });
+    if (refused !== undefined) return refused;
     const [ended = row] = await tx
       .update(authorities)
       .set({ state, revocationReason: reason ?? null, endedAt: sql`clock_timestamp()` })
@@ -42,8 +47,44 @@ export async function endAuthority(
     await tx.execute(sql`
       insert into events (id, kind, subject, data) values (uuid_now(), ${`authority.${state.toLowerCase()}`}, ${subject},
         jsonb_build_object('authorityId', ${id}::text))`);
+    if (row.kind === 'root') await publishTrustBundle(tx, actor);
+    else {
+      await succeed(tx, actor, { row, rows });
+      await startRotationRuns(tx, runs);
+    }
     return ended;
   });
+}
+
+type Standing = { row: AuthorityRow; rows: AuthorityRow[] };
+
+async function refusalOf(
+  tx: Db,
+  { row, rows, state }: Standing & { state: EndAuthority['state'] },
+): Promise<EndRefusal | undefined> {
+  const others = rows.filter(({ id, kind, state: standing }) => {
+    return id !== row.id && kind === row.kind && standing === 'ACTIVE';
+  });
+  if (row.kind === 'root') {
+    if (state === 'REVOKED') return 'root';
+    if (others.length === 0) return 'last';
+    const below = rows.filter(({ parentId }) => parentId === row.id);
+    if (below.some((each) => each.state === 'ACTIVE' || each.state === 'STANDBY')) return 'inUse';
+    const living = await countLiving(tx);
+    const count = below.reduce((sum, { id }) => sum + (living.get(id) ?? 0), 0);
+    return count > 0 ? count : undefined;
+  }
+  return state === 'RETIRED' && row.state === 'ACTIVE' && others.length === 0 ? 'last' : undefined;
+}
+
+/** Devices know the root of whoever takes over: it is the same. */
+async function succeed(tx: Db, actor: Actor, { row, rows }: Standing): Promise<void> {
+  const isIssuing = rows.some(({ id, kind, state }) => id !== row.id && kind === 'issuing' && state === 'ACTIVE');
+  const successor = rows
+    .filter(({ state, parentId }) => state === 'STANDBY' && parentId === row.parentId)
+    .toSorted((a, b) => b.createdAt.getTime() - a.createdAt.getTime())[0];
+  if (isIssuing || row.state !== 'ACTIVE' || !successor) return;
+  await activate(tx, actor, { authorityId: successor.id, unacknowledged: 0 });
 }
 
 const isLivingUnder = (authorityId: string) =>

@@ -1,7 +1,7 @@
 import { and, asc, desc, eq, gt, inArray, isNotNull, lt, lte, ne, or, sql } from 'drizzle-orm';
 import type { Db } from './client.ts';
 import { instant, text, word, type Fields, type Page } from './fields.ts';
-import { certificates, devices, feed } from './schema.ts';
+import { authorities, certificates, devices, feed } from './schema.ts';
 
 export type CertificateRow = typeof certificates.$inferSelect;
 
@@ -15,12 +15,18 @@ export async function insertCertificate(db: Db, row: typeof certificates.$inferI
   return inserted.length === 1;
 }
 
-/** Whether any certificate with this key was ever in use, whatever became of it. */
+/** Whether any certificate with this key was ever in use, whatever became of it; an authority's own is. */
 export async function wasKeyUsed(db: Db, spkiSha256: Uint8Array): Promise<boolean> {
   const [row] = await db
     .select({ id: certificates.id })
     .from(certificates)
     .where(and(eq(certificates.spkiSha256, spkiSha256), isNotNull(certificates.activatedAt)))
+    .unionAll(
+      db
+        .select({ id: sql<string>`${authorities.id}::text` })
+        .from(authorities)
+        .where(eq(authorities.spkiSha256, spkiSha256)),
+    )
     .limit(1);
   return row !== undefined;
 }

@@ -85,6 +85,7 @@ export type Lifecycles = {
   decommissionDevice: { type: string; idPrefix: string };
   rotateCertificate: { type: string; idPrefix: string };
   registerDevices: { type: string; idPrefix: string };
+  rolloverAuthority: { type: string; idPrefix: string };
 };
 
 /**
@@ -100,6 +101,7 @@ export async function appendOpenLifecycles(db: Db, lifecycles: Lifecycles): Prom
     decommissionDevice,
     rotateCertificate,
     registerDevices,
+    rolloverAuthority,
   } = lifecycles;
   await db.execute(sql`
     insert into outbox (shard, kind, workflow_id, name, argument)
@@ -136,6 +138,12 @@ export async function appendOpenLifecycles(db: Db, lifecycles: Lifecycles): Prom
     select outbox_shard(workflow_id), 'start', workflow_id, ${registerDevices.type}, jsonb_build_object('registrationId', id)
     from (select id, ${registerDevices.idPrefix}::text || id as workflow_id from registrations
       where finished_at is null and state <> 'UPLOADING') open
+    order by id`);
+  await db.execute(sql`
+    insert into outbox (shard, kind, workflow_id, name, argument)
+    select outbox_shard(workflow_id), 'start', workflow_id, ${rolloverAuthority.type}, jsonb_build_object('authorityId', id)
+    from (select authority_id as id, ${rolloverAuthority.idPrefix}::text || authority_id as workflow_id
+      from rollovers where finished_at is null) open
     order by id`);
   const open = await db
     .select({ enrolment: enrolments, pem: certificates.pem })

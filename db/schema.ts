@@ -17,7 +17,7 @@ export const authorities = pgTable('authorities', {
   signer: text('signer').$type<'database' | 'pkcs11'>().notNull().default('database'),
   signerKey: text('signer_key'),
   parentId: uuid('parent_id'),
-  state: text('state').$type<'ACTIVE' | 'RETIRED' | 'REVOKED'>().notNull(),
+  state: text('state').$type<'STANDBY' | 'ACTIVE' | 'RETIRED' | 'REVOKED'>().notNull(),
   notBefore: at('not_before').notNull(),
   notAfter: at('not_after').notNull(),
   createdAt: at('created_at').notNull().defaultNow(),

@@ -3,6 +3,7 @@ import type { Lifecycles } from '../db/outbox.ts';
 import { decommissionDeviceId, type DecommissionDevice } from '../workflows/decommission-device.ts';
 import { startsProvisionDevice, startsRotateCertificate } from '../doors/lifecycle.ts';
 import { registerDevicesId } from '../workflows/register-devices.ts';
+import { rolloverAuthorityId } from '../workflows/rollover-authority.ts';
 import { provisionDeviceId, type ProvisionDevice } from '../workflows/provision-device.ts';
 import { revokeCertificateId, type RevokeCertificate } from '../workflows/revoke-certificate.ts';
 import { rotateCertificateId, type RotateCertificate } from '../workflows/rotate-certificate.ts';
@@ -26,6 +27,7 @@ export const revokeCertificateType = 'revokeCertificate';
 export const decommissionDeviceType = 'decommissionDevice';
 export const rotateCertificateType = 'rotateCertificate';
 export const rotateExpiringType = 'rotateExpiring';
+const rolloverAuthorityType = 'rolloverAuthority';
 export const registerDevicesType = 'registerDevices';
 
 /** A command is sent once: where it has run already, a start is done. */
@@ -71,6 +73,14 @@ export const startsRotateExpiring = ({ policy }: RotateExpiring): StartOptions =
   staticSummary: `Rotations of policy ${policy}`,
 });
 
+/** An authority takes over once. */
+const startsRolloverAuthority: StartOptions = {
+  workflowIdConflictPolicy: 'USE_EXISTING',
+  workflowIdReusePolicy: 'REJECT_DUPLICATE',
+  staticSummary: 'Rollover to another issuing authority',
+  typedSearchAttributes: searchAttributePairs({ status: 'TELLING', waitingFor: 'devices to know its root' }),
+};
+
 /** A file is read once. */
 const startsRegisterDevices: StartOptions = {
   workflowIdConflictPolicy: 'USE_EXISTING',
@@ -89,6 +99,7 @@ export function startOptions(type: string, argument: unknown): Start | undefined
   if (type === decommissionDeviceType) return startsDecommissionDevice(argument as DecommissionDevice);
   if (type === rotateCertificateType) return startsRotateCertificate(argument as RotateCertificate);
   if (type === rotateExpiringType) return startsRotateExpiring(argument as RotateExpiring);
+  if (type === rolloverAuthorityType) return startsRolloverAuthority;
   if (type === registerDevicesType) return startsRegisterDevices;
   return undefined;
 }
@@ -100,6 +111,7 @@ export const lifecycles: Lifecycles = {
   runRollout: { type: runRolloutType, idPrefix: runRolloutId('') },
   decommissionDevice: { type: decommissionDeviceType, idPrefix: decommissionDeviceId('') },
   rotateCertificate: { type: rotateCertificateType, idPrefix: rotateCertificateId('') },
+  rolloverAuthority: { type: rolloverAuthorityType, idPrefix: rolloverAuthorityId('') },
   registerDevices: { type: registerDevicesType, idPrefix: registerDevicesId('') },
   revokeCertificate: { type: revokeCertificateType, idPrefix: revokeCertificateId('') },
 };

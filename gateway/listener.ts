@@ -34,6 +34,8 @@ export type Listener = Pick<Ports, 'port' | 'extraPort' | 'plainPort' | 'trust'>
   /** Works on no further publish, and so reads no further from the sockets they come from, until it is resumed. */
   pause(): void;
   resume(): void;
+  /** Takes clients of these authorities from now on. */
+  trust(authoritiesPem: string[]): void;
   /** Accepts nobody new, finishes what is under way, and ends every connection, spread over `spreadMs`. */
   drain(options?: { graceMs?: number; spreadMs?: number }): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;

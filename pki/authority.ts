@@ -84,19 +84,31 @@ export async function createAuthorities({
 }> {
   const names = { ...authorityNames, ...options.names };
   const lifetimes = { ...authorityLifetimes, ...options.lifetimes };
-  const root = { ...(await makeAuthorityKey('P-384')), name: names.root };
-  const issuing = { ...(await makeAuthorityKey('P-256')), name: names.issuing };
-  const certify = (subject: typeof root, lifetimeMs: number, pathLength: number) =>
-    certifyUnder(root, { subject, lifetimeMs, pathLength, now });
-  const rootCertificate = await certify(root, lifetimes.rootMs, 1);
-  const issuingCertificate = await certify(issuing, Math.min(lifetimes.issuingMs, lifetimes.rootMs), 0);
-  return {
-    root: { ...rootCertificate, privateKeyPem: encodePem('PRIVATE KEY', root.pkcs8) },
-    issuing: {
-      ...issuingCertificate,
-      encryptedKey: seal(issuing.pkcs8, keyEncryptionKey, issuingCertificate.spkiSha256),
-    },
-  };
+  const root = await createRoot({ name: names.root, lifetimeMs: lifetimes.rootMs, now });
+  const { signer, encryptedKey } = await makeSealedKey(keyEncryptionKey);
+  const request = { root, spki: signer.spki, name: names.issuing, lifetimeMs: lifetimes.issuingMs, now };
+  return { root, issuing: { ...(await createIssuing(request)), encryptedKey } };
+}
+
+export type CreateRoot = { name?: string; lifetimeMs?: number; now?: Date };
+
+/** Makes a root on P-384 that nobody stands above. Its key is in the answer, once. */
+export async function createRoot({ now = new Date(), ...options }: CreateRoot = {}): Promise<
+  AuthorityCertificate & { privateKeyPem: string }
+> {
+  const { name = authorityNames.root, lifetimeMs = authorityLifetimes.rootMs } = options;
+  const root = { ...(await makeAuthorityKey('P-384')), name };
+  const certificate = await certifyUnder(root, { subject: root, lifetimeMs, pathLength: 1, now });
+  return { ...certificate, privateKeyPem: encodePem('PRIVATE KEY', root.pkcs8) };
+}
+
+/** A new issuing key, with what is kept of it. */
+export async function makeSealedKey(
+  keyEncryptionKey: Uint8Array,
+): Promise<{ signer: Signer; encryptedKey: Uint8Array }> {
+  const { pkcs8, spki } = await makeAuthorityKey('P-256');
+  const encryptedKey = seal(pkcs8, keyEncryptionKey, hash('sha256', spki, 'buffer'));
+  return { signer: openSealed({ encryptedKey, keyEncryptionKey }, spki), encryptedKey };
 }
 
 export type CreateIssuing = {

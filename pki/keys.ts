@@ -3,7 +3,8 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, sign } from 'no
 import { bitString, encode, sequence, tags } from './der.ts';
 import { encodeName } from './names.ts';
 import { encodePem } from './pem.ts';
-import { ecdsaWithSha256 } from './signed.ts';
+import { ecdsaWithSha256, signed } from './signed.ts';
+import type { Signer } from './signers.ts';
 
 /** PKCS#8 and SubjectPublicKeyInfo, in PEM. */
 export type KeyPair = { privateKeyPem: string; publicKeyPem: string };
@@ -26,4 +27,11 @@ export function makeCsr({ privateKeyPem }: Pick<KeyPair, 'privateKeyPem'>, commo
   const publicKey = createPublicKey(privateKeyPem).export({ type: 'spki', format: 'der' });
   const info = sequence(version, subject, publicKey, encode(tags.context0));
   return encodePem('CERTIFICATE REQUEST', sequence(info, ecdsaWithSha256, bitString(sign('sha256', info, privateKey))));
+}
+
+/** A certification request for a key on P-256 that somebody else holds. */
+export async function makeRequest(signer: Signer, commonName: string): Promise<string> {
+  const version = encode(tags.integer, Buffer.of(0));
+  const info = sequence(version, encodeName(commonName), signer.spki, encode(tags.context0));
+  return encodePem('CERTIFICATE REQUEST', await signed(info, signer));
 }

@@ -5,10 +5,12 @@ export type TrustBundle = { version: string; certificatesPem: string };
 
 type AuthorityCertificate = { kind: string; state: string; certificatePem: string };
 
-/** Everything but what is revoked. The root stands first: who takes one certificate only, takes that. */
+/**
+ * Everything but what is revoked, and a root that is retired. Roots stand first: who takes one certificate only, takes that.
+ */
 export function trustBundleOf(authorities: AuthorityCertificate[]): TrustBundle {
   const certificatesPem = authorities
-    .filter(({ state }) => state !== 'REVOKED')
+    .filter(({ kind, state }) => state !== 'REVOKED' && !(kind === 'root' && state === 'RETIRED'))
     .toSorted((a, b) => b.kind.localeCompare(a.kind))
     .map(({ certificatePem }) => certificatePem)
     .join('');

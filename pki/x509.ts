@@ -55,6 +55,31 @@ export async function certifyAuthority({ signer, subject, ...certificate }: Auth
   return new Uint8Array(issued.rawData);
 }
 
+/** What the certificate of an authority says about what it may. `others` are extensions that would limit it further. */
+export function readAuthorityExtensions(der: Uint8Array) {
+  const certificate = new X509Certificate(der.slice());
+  const constraints = certificate.getExtension(BasicConstraintsExtension);
+  const usages = certificate.getExtension(KeyUsagesExtension)?.usages ?? 0;
+  const limiting = certificate.extensions.filter(({ type, critical }) => {
+    return !understood.has(type) && (critical || limits.has(type));
+  });
+  return {
+    isCritical: constraints?.critical === true,
+    pathLength: constraints?.pathLength,
+    usages: {
+      keyCertSign: (usages & KeyUsageFlags.keyCertSign) !== 0,
+      cRLSign: (usages & KeyUsageFlags.cRLSign) !== 0,
+    },
+    hasKeyIdentifier: certificate.getExtension(SubjectKeyIdentifierExtension) !== null,
+    others: limiting.map(({ type }) => type),
+  };
+}
+
+/** Basic constraints and key usage, which are read above. */
+const understood = new Set(['2.5.29.19', '2.5.29.15']);
+/** Extended key usage, name constraints, policy constraints: they bind also where they are not critical. */
+const limits = new Set(['2.5.29.37', '2.5.29.30', '2.5.29.36']);
+
 /** What every leaf for one purpose carries, whoever it names: no authority, signs for itself only, one purpose. */
 export const leafExtensions = (purpose: 'clientAuth' | 'serverAuth'): Uint8Array =>
   encoded(

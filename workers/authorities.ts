@@ -1,11 +1,12 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { rename, writeFile } from 'node:fs/promises';
 import { insertAudit } from '../db/audit.ts';
-import { findActiveAuthority, insertAuthority } from '../db/authorities.ts';
-import type { Database } from '../db/client.ts';
-import { createAuthorities, createIssuing } from '../pki/authority.ts';
+import { insertAuthority, listAuthorities, lockAuthorities } from '../db/authorities.ts';
+import type { Database, Db } from '../db/client.ts';
+import { publishTrustBundle } from '../db/trust-bundles.ts';
+import { createIssuing, createRoot } from '../pki/authority.ts';
 import { makeIssuingKey, type SignerSettings } from './issuing-keys.ts';
-import { ensureKey, readKey } from './keys.ts';
+import { ensureKey } from './keys.ts';
 
 type Options = { signer: SignerSettings; rootKeyFile: string };
 
@@ -14,18 +15,20 @@ type Options = { signer: SignerSettings; rootKeyFile: string };
  * again: move it away. Of two first starts at once, one wins and the other takes what it finds.
  */
 export async function ensureAuthorities(db: Database, { signer, rootKeyFile }: Options): Promise<void> {
-  if (await findActiveAuthority(db, 'root')) return;
+  if (await hasRoot(db)) return;
   await ensureKey(signer.keyEncryptionKeyFile);
-  const { root, issuing } = await makeAuthorities(signer, await readKey(signer.keyEncryptionKeyFile));
+  const { root, issuing } = await makeAuthorities(signer);
   const { privateKeyPem, ...rootCertificate } = root;
   await db.transaction(async (tx) => {
+    await lockAuthorities(tx);
+    if (await hasRoot(tx)) return;
     const rootId = randomUUIDv7();
     const rows = [
       { ...rootCertificate, id: rootId, kind: 'root' as const, name: rootCertificate.subject },
       { ...issuing, id: randomUUIDv7(), kind: 'issuing' as const, name: issuing.subject, parentId: rootId },
     ];
     for (const row of rows) {
-      if (!(await insertAuthority(tx, { ...row, state: 'ACTIVE' }))) return;
+      await insertAuthority(tx, { ...row, state: 'ACTIVE' });
       await insertAudit(tx, 'system/init', {
         action: 'authority.created',
         subject: `authority/${row.id}`,
@@ -38,13 +41,21 @@ export async function ensureAuthorities(db: Database, { signer, rootKeyFile }: O
   });
 }
 
+/** What devices come with, by its number; the fleets of releases that knew no numbers get the first. */
+export async function ensureTrustBundle(db: Database): Promise<void> {
+  await db.transaction(async (tx) => {
+    await lockAuthorities(tx);
+    await publishTrustBundle(tx, 'system/init');
+  });
+}
+
+const hasRoot = async (db: Db) => (await listAuthorities(db)).some(({ kind }) => kind === 'root');
+
 /** The issuing key is made where it is to stay. */
-async function makeAuthorities(settings: SignerSettings, keyEncryptionKey: Uint8Array) {
-  const made = await createAuthorities({ keyEncryptionKey });
-  const key = await makeIssuingKey(settings, `longhaul-issuing-${randomUUIDv7()}`);
-  if (!key) return made;
-  const { root } = made;
-  return { root, issuing: { ...(await createIssuing({ root, spki: key.signer.spki })), ...key.row } };
+async function makeAuthorities(settings: SignerSettings) {
+  const root = await createRoot();
+  const { signer, row } = await makeIssuingKey(settings, `longhaul-issuing-${randomUUIDv7()}`);
+  return { root, issuing: { ...(await createIssuing({ root, spki: signer.spki })), ...row } };
 }
 
 /** What is in the way is of a start that broke off, or of another database: it is kept, under another name. */

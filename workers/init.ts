@@ -1,7 +1,7 @@
 import { connect } from '../db/client.ts';
 import { migrate } from '../db/migrate.ts';
 import { ensureAdministrator } from './administrator.ts';
-import { ensureAuthorities } from './authorities.ts';
+import { ensureAuthorities, ensureTrustBundle } from './authorities.ts';
 import { initConfig } from './config.ts';
 import { ensureKey } from './keys.ts';
 import { ensureOrderKeys } from './order-keys.ts';
@@ -18,6 +18,7 @@ const config = initConfig(process.env);
 await migrate(config.databaseDirectUrl);
 const db = connect({ url: config.databaseDirectUrl, max: 1, applicationName: 'longhaul init' });
 await ensureAuthorities(db, config);
+await ensureTrustBundle(db);
 await ensureRootList(db, config.rootKeyFile);
 const authority = await openSigner(db, config.signer);
 if (config.addressKeyFile) await ensureKey(config.addressKeyFile);

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { AuthorityRow } from '../db/authorities.ts';
-import type { SealedKey } from '../pki/authority.ts';
+import { makeSealedKey, type SealedKey } from '../pki/authority.ts';
 import type { Signer } from '../pki/signers.ts';
 import { readKey } from './keys.ts';
 
@@ -22,13 +22,24 @@ export async function openIssuingKey(
   return undefined;
 }
 
-export type NewKey = { signer: Signer; row: { signer: 'pkcs11'; signerKey: string } };
+export type NewKey = {
+  signer: Signer;
+  /** What is kept of it in the row of its authority. */
+  row: Pick<AuthorityRow, 'signer' | 'signerKey' | 'encryptedKey'>;
+};
 
-/** A new issuing key where the settings say, outside the database; undefined when they say inside. */
-export async function makeIssuingKey(settings: SignerSettings, label: string): Promise<NewKey | undefined> {
-  if (settings.signer !== 'pkcs11') return undefined;
-  const signer = (await openToken(settings)).makeSigner(label);
-  return { signer, row: { signer: 'pkcs11', signerKey: label } };
+/** A new issuing key in the place that is named, or where the settings say. */
+export async function makeIssuingKey(
+  settings: SignerSettings,
+  label: string,
+  place = settings.signer ?? 'database',
+): Promise<NewKey> {
+  if (place === 'pkcs11') {
+    const signer = (await openToken(settings)).makeSigner(label);
+    return { signer, row: { signer: place, signerKey: label, encryptedKey: null } };
+  }
+  const { signer, encryptedKey } = await makeSealedKey(await readKey(settings.keyEncryptionKeyFile));
+  return { signer, row: { signer: place, signerKey: null, encryptedKey } };
 }
 
 // A process that has no use for a token does not load what speaks to it.

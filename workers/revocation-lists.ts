@@ -1,3 +1,4 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import { publishDueLists, publishRootList } from '../activities/revocation-lists.ts';
@@ -16,24 +17,28 @@ export const keepLists = ({
   log,
 }: {
   db: Database;
-  signers: ListSigner[];
+  signers: () => Promise<ListSigner[]>;
   log: Pick<Logger, 'warn'>;
 }): Periodic =>
   createPeriodic({
     name: 'publishing revocation lists',
     everyMs: 1_000,
     log,
-    work: async () => void (await publishDueLists(db, signers)),
+    work: async () => void (await publishDueLists(db, await signers())),
   });
 
 /**
- * Publishes the root's list, which only its key can sign, where the key is still in its file: at the first start, and whenever
- * the file is put back. The root's key is then moved away, so the list holds as long as the root.
+ * Publishes the list of the root whose key is in the file, which nothing else can sign: at the first start, and whenever the
+ * file is put back. The root's key is then moved away, so the list holds as long as the root.
  */
 export async function ensureRootList(db: Database, rootKeyFile: string): Promise<void> {
-  const root = (await listAuthorities(db)).find(({ kind, state }) => kind === 'root' && state === 'ACTIVE');
   const privateKeyPem = await readFile(rootKeyFile, 'utf8').catch(() => undefined);
-  if (!root || privateKeyPem === undefined) return;
+  if (privateKeyPem === undefined) return;
+  const key = createPrivateKey(privateKeyPem);
+  const root = (await listAuthorities(db)).find(({ kind, certificatePem: pem }) => {
+    return kind === 'root' && new X509Certificate(pem).checkPrivateKey(key);
+  });
+  if (!root) return;
   const { id, certificatePem, notAfter } = root;
   await publishRootList(db, openRootListSigner({ id, certificatePem, privateKeyPem }), notAfter);
 }

@@ -5,7 +5,7 @@ import { insertAuthority, listAuthorities } from '../../db/authorities.ts';
 import { warnOfEndings } from '../../db/authority-endings.ts';
 import { audit, authorities, events } from '../../db/schema.ts';
 import { AuthorityEnding, createAuthorities } from '../../pki/authority.ts';
-import { onlyWhileActive } from '../../workers/signer.ts';
+import { followRows } from '../../workers/signer.ts';
 import { makeApi } from '../support/api.ts';
 import { makeDatabase, type TestDatabase } from '../support/database.ts';
 import { createFleet, type Fleet } from '../support/gateway.ts';
@@ -39,17 +39,17 @@ const actionsOf = async (id: string) =>
   ).map(({ action }) => action);
 
 test('one that is retired names the devices whose certificates are to be replaced, page by page, and issues no more', async () => {
-  await makeSuccessor();
   const made = await Promise.all(Array.from({ length: 3 }, () => fleet.makeDevice()));
   await fleet.makeDevice({ state: 'REVOKED' });
   await fleet.makeDevice({ notAfter: new Date(Date.now() - 1_000) });
   await fleet.makeService();
-  const signer = onlyWhileActive(database.db, fleet.authority);
+  const signer = followRows(database.db, fleet.authority);
   const request = { profile: 'service' as const, subject: { service: 'app' }, certificateId: '0'.repeat(64) };
   const options = { namedCurve: 'P-256', publicKeyEncoding: { type: 'spki', format: 'der' } } as const;
   const { publicKey } = generateKeyPairSync('ec', options);
   const issue = () => signer.issue({ ...request, publicKey, lifetimeMs: 90 * 86_400_000 });
   await issue();
+  await makeSuccessor();
 
   const answer = await api.ask('POST', `${path}/retire`);
   expect(answer).toMatchObject({ status: 200, body: { state: 'RETIRED', devices: 3, revocationReason: null } });

@@ -4,6 +4,7 @@ import { PgTable } from 'drizzle-orm/pg-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { migrate } from '../../db/migrate.ts';
 import * as manufacturerSchema from '../../db/manufacturer-schema.ts';
+import * as authoritySchema from '../../db/authority-schema.ts';
 import * as orderSchema from '../../db/order-schema.ts';
 import * as recoverySchema from '../../db/recovery-schema.ts';
 import * as registrationSchema from '../../db/registration-schema.ts';
@@ -16,6 +17,7 @@ import { makeDatabase, type TestDatabase } from '../support/database.ts';
 
 const tables = [
   schema,
+  authoritySchema,
   enrolmentSchema,
   rolloutSchema,
   orderSchema,

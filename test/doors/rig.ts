@@ -6,28 +6,38 @@ import { insertClaim, type NewClaim } from '../../db/claims.ts';
 import { enrolments, type TemplateDefinition } from '../../db/enrolment-schema.ts';
 import { insertTemplate } from '../../db/templates.ts';
 import { createEntrance, type Permit } from '../../doors/entrance.ts';
+import type { Authority } from '../../pki/authority.ts';
 import { mintClaimToken } from '../../pki/claim-tokens.ts';
 import { mintHookSecret } from '../../pki/hook-secrets.ts';
 import { makeCsr, makeKeyPair, type KeyPair } from '../../pki/keys.ts';
 import { findRefusal } from '../../workflows/refusals.ts';
 import { openClient, runWorker } from '../gateway/temporal.ts';
 import { makeDatabase } from '../support/database.ts';
-import { createFleet, startTestGateway } from '../support/gateway.ts';
+import { createFleet, startTestGateway, type Fleet } from '../support/gateway.ts';
 import { sharedTemporal } from '../support/temporal.ts';
+
+type Options = {
+  /** What issues in place of the fleet's own authority. */
+  signerOf?: (fleet: Fleet) => Authority;
+  sweepEveryMs?: number;
+};
 
 export type Rig = Awaited<ReturnType<typeof openRig>>;
 
 /** The entrance with all that is behind it: rows, lifecycles, and a gateway that enrolled devices connect to. */
-export async function openRig(hooks: Omit<NonNullable<Deps['hooks']>, 'sealingKey'> = {}) {
+export async function openRig(
+  hooks: Omit<NonNullable<Deps['hooks']>, 'sealingKey'> = {},
+  { signerOf = ({ authority }) => authority, sweepEveryMs }: Options = {},
+) {
   await using opening = new AsyncDisposableStack();
   const { db } = opening.use(await makeDatabase());
   const fleet = await createFleet(db);
   const temporal = opening.use(openClient(sharedTemporal()));
   const sealingKey = randomBytes(32);
   const wire = localWire();
-  const deps = { db, authority: fleet.authority, wire, hooks: { ...hooks, sealingKey } };
+  const deps = { db, authority: signerOf(fleet), wire, hooks: { ...hooks, sealingKey } };
   opening.use(await runWorker(sharedTemporal(), temporal.taskQueue, deps));
-  const gateway = opening.use(await startTestGateway(fleet, { temporal, wire }));
+  const gateway = opening.use(await startTestGateway(fleet, { temporal, wire, ...(sweepEveryMs && { sweepEveryMs }) }));
   const entrance = createEntrance({ db, temporal });
   const resources = opening.move();
 

@@ -1,15 +1,20 @@
 import { randomBytes, randomUUID, verify, X509Certificate, createPublicKey } from 'node:crypto';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import pkcs11 from 'pkcs11js';
 import { afterAll, describe, expect, inject, test } from 'vitest';
-import { listAuthorities } from '../../db/authorities.ts';
+import type { MakeIssuingKey } from '../../api/authorities.ts';
+import { findAuthority, listAuthorities } from '../../db/authorities.ts';
+import { switchAuthority } from '../../db/rollovers.ts';
 import { createAuthorities, createIssuing, openAuthority } from '../../pki/authority.ts';
 import { makeKeyPair } from '../../pki/keys.ts';
 import { openPkcs11 } from '../../pki/pkcs11.ts';
 import { remoteSigner } from '../../pki/signers.ts';
 import { ensureAuthorities } from '../../workers/authorities.ts';
+import { makeIssuingKey } from '../../workers/issuing-keys.ts';
 import { openListSigners, openSigner } from '../../workers/signer.ts';
+import { makeApi } from '../support/api.ts';
+import { certify } from '../support/authorities.ts';
 import { makeDatabase } from '../support/database.ts';
 import { makeToken } from './token.ts';
 
@@ -135,8 +140,40 @@ test('a fleet whose issuing key is made in a token issues and lists with it from
   const authority = await openSigner(database.db, signer);
   const { pem } = await authority.issue(request());
   expect(new X509Certificate(pem).verify(new X509Certificate(row?.certificatePem ?? '').publicKey)).toBe(true);
-  expect((await openListSigners(database.db, signer)).map(({ id }) => id)).toEqual([row?.id]);
+  expect((await openListSigners(database.db, signer)()).map(({ id }) => id)).toEqual([row?.id]);
   await expect(openSigner(database.db, { ...signer, pkcs11: undefined })).rejects.toThrow('LONGHAUL_PKCS11_MODULE');
+});
+
+test('a running fleet moves from Postgres into a token: from one certificate to the next, in a process that was there before', async () => {
+  await using database = await makeDatabase();
+  const folder = join(inject('folder'), `signer-${randomUUID()}`);
+  await mkdir(folder);
+  const pinFile = join(folder, 'pin');
+  await writeFile(pinFile, own.pin);
+  const { module, token: label } = own;
+  const settings = { keyEncryptionKeyFile: join(folder, 'key'), pkcs11: { module, token: label, pinFile } };
+  const rootKeyFile = join(folder, 'root.pem');
+  await ensureAuthorities(database.db, { signer: settings, rootKeyFile });
+  const authority = await openSigner(database.db, settings);
+  const lists = openListSigners(database.db, settings);
+  expect(await lists()).toHaveLength(1);
+  const before = await authority.issue(request());
+
+  const makeKey: MakeIssuingKey = (place, name) => makeIssuingKey(settings, name, place);
+  const api = await makeApi(database.db, { authority, makeIssuingKey: makeKey });
+  const pending = await api.ask('POST', '/v1/authorities', { kind: 'issuing', signer: 'pkcs11' });
+  const { id, csrPem } = pending.body as unknown as { id: string; csrPem: string };
+  const root = { certificatePem: authority.rootPem, privateKeyPem: await readFile(rootKeyFile, 'utf8') };
+  const certificatePem = await certify(root, csrPem);
+  expect((await api.ask('PUT', `/v1/authorities/${id}/certificate`, { certificatePem })).status).toBe(200);
+  const runs = { idPrefix: 'rotate-expiring/', name: 'rotateExpiring' };
+  await switchAuthority(database.db, 'system/test', { authorityId: id, runs, unacknowledged: 0 });
+
+  const after = await authority.issue(request());
+  expect([before.authorityId === id, after.authorityId]).toEqual([false, id]);
+  expect(new X509Certificate(after.pem).verify(new X509Certificate(certificatePem).publicKey)).toBe(true);
+  expect((await lists()).map((signer) => signer.id)).toContain(id);
+  expect((await findAuthority(database.db, id))?.encryptedKey).toBeNull();
 });
 
 test('a signature that does not verify is never put into a certificate', async () => {

@@ -2,13 +2,14 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { inject } from 'vitest';
 import { createApp, type Deps } from '../../api/app.ts';
+import type { MakeIssuingKey } from '../../api/authorities.ts';
 import { mintApiKey } from '../../api/auth.ts';
 import type { Hint } from '../../api/idempotency.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { insertAuthority } from '../../db/authorities.ts';
 import type { Database } from '../../db/client.ts';
 import { openFileSystem } from '../../files/file-system.ts';
-import { createAuthorities, openAuthority } from '../../pki/authority.ts';
+import { createAuthorities, makeSealedKey, openAuthority } from '../../pki/authority.ts';
 
 /** What the tests read of an answer; which of it is there, the assertion beside it says. */
 export type Body = {
@@ -47,6 +48,7 @@ export async function makeApi(db: Database, overrides: Partial<Deps> = {}) {
   const app = createApp({
     db,
     store,
+    makeIssuingKey: makeLocalKey,
     wire: { tell: (hint) => void told.push(hint) },
     probes: { postgres: async () => {}, schema: async () => {}, temporal: async () => {} },
     temporalUiUrl: 'http://ui.example',
@@ -95,3 +97,11 @@ async function makeAuthority(db: Database) {
     keyEncryptionKey,
   });
 }
+
+/** Keys that are kept under one of this run; there is no token. */
+export const keyEncryptionKey = randomBytes(32);
+const makeLocalKey: MakeIssuingKey = async (place) => {
+  if (place !== 'database') return undefined;
+  const { signer, encryptedKey } = await makeSealedKey(keyEncryptionKey);
+  return { signer, row: { signer: place, signerKey: null, encryptedKey } };
+};
