@@ -50,7 +50,9 @@ export function createEntrance({ db, temporal, forbiddenSpki = [] }: EntranceDep
 
   /** The enrolment that this request has already; a claim that has nothing left is told so without a workflow. */
   async function findStanding(claimId: string, key: string): Promise<EnrolmentRow | undefined> {
-    const [claim, standing] = await Promise.all([findClaim(db, claimId), findEnrolmentByKey(db, key)]);
+    // The claim first: where this very request has just used it up, its enrolment is there when that is looked for.
+    const claim = await findClaim(db, claimId);
+    const standing = await findEnrolmentByKey(db, key);
     if (!claim) throw refusal('ClaimNotFound', 'the claim is not known', 403);
     if (claim.revokedAt) throw refusal('ClaimRevoked', 'the claim is revoked', 403);
     if (claim.expiresAt <= new Date()) throw refusal('ClaimExpired', 'the claim has expired', 403);

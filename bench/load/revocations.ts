@@ -48,7 +48,8 @@ export const revocationJobs = {
   /** Milliseconds from the request to revoke until the device's socket is closed, one after the other. */
   async revokeHeld({ port, token, victims }: { port: number; token: string; victims: Victim[] }): Promise<number[]> {
     await using api = await openConnection(port);
-    return timeCloses(victims, ({ certificateId }) => revoke(api, { port, token, certificateId }));
+    // Awaited here: the connection is closed at the end of this block.
+    return await timeCloses(victims, ({ certificateId }) => revoke(api, { port, token, certificateId }));
   },
 
   async kickHeld({ victims }: { victims: Victim[] }): Promise<number[]> {

@@ -140,7 +140,8 @@ const asker =
     const content = body === undefined ? {} : { 'content-type': 'application/json' };
     const response = await fetch(new URL(path, url), {
       method,
-      headers: { authorization: `Bearer ${token}`, ...content, ...headers },
+      // Not kept: a connection to a server that was killed since would fail a request which that never saw.
+      headers: { authorization: `Bearer ${token}`, connection: 'close', ...content, ...headers },
       ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
     });
     const text = await response.text();
