@@ -66,11 +66,19 @@ async function publish(db: Db, signer: ListSigner, { number, at, nextUpdate, ent
   await saveRevocationList(db, row);
 }
 
-/** Publishes every list that lacks a revocation, or is eight hours old. Gives the authorities whose list it was. */
+/**
+ * Publishes every list that lacks a revocation, or is eight hours old. Gives the authorities whose list it was. One that cannot be
+ * signed stands in the way of no other; it is said when they are done.
+ */
 export async function publishDueLists(db: Database, signers: ListSigner[]): Promise<string[]> {
   const ids = signers.map(({ id }) => id);
   const due = await listDueLists(db, ids, everyMs);
-  for (const signer of signers) if (due.includes(signer.id)) await publishRevocationList(db, signer);
+  const failures: unknown[] = [];
+  for (const signer of signers) {
+    if (due.includes(signer.id))
+      await publishRevocationList(db, signer).catch((error: unknown) => failures.push(error));
+  }
+  if (failures.length > 0) throw failures[0];
   return due;
 }
 

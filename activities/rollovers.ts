@@ -48,10 +48,11 @@ export const rolloverActivities = ({ db, wire }: Pick<Deps, 'db' | 'wire'>) => (
 /** Page after page, so that no statement locks the whole fleet. */
 async function tell({ db, wire }: Pick<Deps, 'db' | 'wire'>, jobId: string): Promise<void> {
   await endStaleBundleOrders(db, jobId);
-  for (;;) {
-    const orders = await orderTrustBundle(db, jobId, pageMax);
+  for (let after: string | undefined; ;) {
+    const orders = await orderTrustBundle(db, { jobId, after, limit: pageMax });
     if (orders.length > 0) wire.tell({ orders });
     if (orders.length < pageMax) return;
+    after = orders.at(-1);
   }
 }
 

@@ -148,6 +148,7 @@ export const authorityRoutes = ({ makeIssuingKey, ...temporal }: RouteDeps) => {
         } = read(() => readRoot(asked.certificatePem));
         const row = await requests.insertRoot(c.var.db, c.var.actor, { id: randomUUIDv7(), name, ...root });
         if (!row) throw new Problem('conflict', 'There is or was an authority of this key.');
+        c.var.tell({ trust: true });
         return c.json(present(row), 201);
       }
       const row = await makePending(asked.signer, asked.name);
@@ -171,6 +172,7 @@ export const authorityRoutes = ({ makeIssuingKey, ...temporal }: RouteDeps) => {
       const certified = { id, name, parentId: root.id, ...certificate };
       const row = await requests.certifyRequest(c.var.db, c.var.actor, certified);
       if (!row) throw new Problem('conflict', 'The request was certified or withdrawn at this moment.');
+      c.var.tell({ trust: true });
       return c.json(present(row), 200);
     })
     .openapi(routes.withdraw, async (c) => {

@@ -3,7 +3,7 @@ import { insertAudit, type Actor } from './audit.ts';
 import { countLiving, lockAuthorities, type AuthorityRow } from './authorities.ts';
 import type { Db } from './client.ts';
 import type { Page } from './fields.ts';
-import { activate, startRotationRuns } from './rollovers.ts';
+import { activate, announceState, startRotationRuns } from './rollovers.ts';
 import type { RotationWorkflow } from './rotation-beginnings.ts';
 import { authorities, certificates, devices } from './schema.ts';
 import { publishTrustBundle } from './trust-bundles.ts';
@@ -44,9 +44,7 @@ export async function endAuthority(
     const subject = `authority/${id}`;
     if (reason === undefined) await insertAudit(tx, actor, { action: 'authority.retired', subject, data: {} });
     else await insertAudit(tx, actor, { action: 'authority.revoked', subject, data: { reason } });
-    await tx.execute(sql`
-      insert into events (id, kind, subject, data) values (uuid_now(), ${`authority.${state.toLowerCase()}`}, ${subject},
-        jsonb_build_object('authorityId', ${id}::text))`);
+    await announceState(tx, [id]);
     if (row.kind === 'root') await publishTrustBundle(tx, actor);
     else {
       await succeed(tx, actor, { row, rows });

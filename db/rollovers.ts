@@ -81,6 +81,7 @@ export async function activate(
   }
   const subject = `authority/${authorityId}`;
   await insertAudit(tx, actor, { action: 'authority.activated', subject, data: { unacknowledged } });
+  await announceState(tx, [authorityId]);
   return 'activated';
 }
 
@@ -96,6 +97,17 @@ async function retireOthers(tx: Db, actor: Actor, keep: string): Promise<void> {
     return { action: 'authority.retired' as const, subject: `authority/${id}`, data: {} };
   });
   await insertAudit(tx, actor, ...entries);
+  const ids = retired.map(({ id }) => id);
+  await announceState(tx, ids);
+}
+
+/** `authority.activated`, `authority.retired` or `authority.revoked`, as their rows say. */
+export async function announceState(tx: Db, ids: string[]): Promise<void> {
+  await tx.execute(sql`
+    insert into events (id, kind, subject, data)
+    select uuid_now(), case state when 'ACTIVE' then 'authority.activated' else 'authority.' || lower(state) end,
+      'authority/' || id, jsonb_build_object('authorityId', id)
+    from authorities where id = any (${sql.param(ids)}::uuid[])`);
 }
 
 /** Has every policy look at once for what is to be replaced, at its own pace. */

@@ -48,22 +48,31 @@ const endWithinSeconds = 86_400;
 /** Behind every update, before rotations (-1) only in time: an agent that does not know it holds back nothing else. */
 const priority = -1;
 
+const firstId = '00000000-0000-0000-0000-000000000000';
+
 const inUse = sql`d.state <> 'BLOCKED' and exists (
   select from certificates c where c.device_id = d.id and c.state <> 'REVOKED' and c.not_after > now())`;
 
 /**
- * Gives the order for this bundle to the next devices that live and have none, those that came since included. Doing it
- * again changes nothing. Gives how many, and their ids: they are to be told.
+ * Gives the order for this bundle to the next devices that live and have none, those that came since included, and again to
+ * those that have ended it without success: after a day, two, four, then every week. Doing it again changes nothing. A page begins
+ * after a device; gives the ids of those that are to be told, in order.
  */
-export async function orderTrustBundle(db: Db, jobId: string, limit: number): Promise<string[]> {
+export async function orderTrustBundle(
+  db: Db,
+  { jobId, after = firstId, limit }: { jobId: string; after?: string | undefined; limit: number },
+): Promise<string[]> {
   const rows = await executePrepared<{ deviceId: string }>(
     db,
     sql`
     with queued as (
       insert into executions (job_id, device_id, attempt, status, priority)
-      select ${jobId}::uuid, d.id, 1, 'QUEUED', ${priority}::smallint from devices d
-      where ${inUse} and not exists (
-        select from executions e where e.job_id = ${jobId}::uuid and e.device_id = d.id)
+      select ${jobId}::uuid, d.id, coalesce(last.attempt, 0) + 1, 'QUEUED', ${priority}::smallint
+      from devices d left join lateral (
+        select * from executions e where e.job_id = ${jobId}::uuid and e.device_id = d.id order by e.attempt desc limit 1
+      ) last on true
+      where d.id > ${after}::uuid and ${inUse} and (last.attempt is null or (last.status <> 'SUCCEEDED'
+        and last.ended_at <= now() - make_interval(days => least(7, (2 ^ least(last.attempt - 1, 3))::int))))
       order by d.id limit ${limit}::int
       on conflict do nothing
       returning job_id, device_id, attempt, status, priority, queued_at
@@ -74,7 +83,7 @@ export async function orderTrustBundle(db: Db, jobId: string, limit: number): Pr
     )
     select device_id as "deviceId" from queued`,
   );
-  return rows.map(({ deviceId }) => deviceId);
+  return rows.map(({ deviceId }) => deviceId).toSorted();
 }
 
 /**

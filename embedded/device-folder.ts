@@ -20,6 +20,9 @@ export type DeviceState = {
   successorId?: string;
 };
 
+/** The roots that a device trusts, by the fleet's order. */
+export type TrustBundle = { version: number; certificatesPem: string };
+
 export type DeviceFolder = {
   /** The key that it lives by. */
   privateKey(): string;
@@ -27,6 +30,9 @@ export type DeviceFolder = {
   keepCertificate(pem: string): void;
   /** What is to replace both. */
   successor: Successor;
+  /** In place of what it left the factory with; undefined while that is good. */
+  trustBundle(): TrustBundle | undefined;
+  keepTrustBundle(bundle: TrustBundle): void;
   state(): DeviceState;
   keepState(state: DeviceState): void;
   /** Back to what it was when it left the factory, except for its key. */
@@ -70,6 +76,12 @@ export function openDeviceFolder(folder: string): DeviceFolder {
     certificate: () => read(certificateFile(state.generation)),
     keepCertificate: (pem) => void replace(certificateFile(state.generation), pem),
     successor: openSuccessor({ state: () => state, keepState, keyOf, read, replace, remove }),
+    trustBundle() {
+      const text = read('trust-bundle.json');
+      // Only `keepTrustBundle` writes it, whole or not at all.
+      return text === undefined ? undefined : (JSON.parse(text) as TrustBundle);
+    },
+    keepTrustBundle: (bundle) => void replace('trust-bundle.json', `${JSON.stringify(bundle, null, 2)}\n`),
     state: () => state,
     keepState,
     forgetIdentity() {

@@ -8,8 +8,8 @@ import { get as getSecure } from 'node:https';
 export type Fetch = (address: string, from?: number) => Promise<IncomingMessage>;
 
 export type FetchDeps = {
-  /** The root certificate, PEM: the only one that the device trusts. */
-  ca: string;
+  /** The roots, PEM, that the device trusts now, and no others. */
+  ca: () => string;
   /** Waits for the network, and gives what aborts when it is gone again. */
   inReach: () => Promise<AbortSignal>;
 };
@@ -23,7 +23,7 @@ export function fetchOver({ ca, inReach }: FetchDeps): Fetch {
     const headers = from > 0 ? { range: `bytes=${from}-` } : {};
     const options = { headers, signal, agent: false, timeout: idleMaxMs } as const;
     const request = address.startsWith('https:')
-      ? getSecure(address, { ...options, ca }, resolve)
+      ? getSecure(address, { ...options, ca: ca() }, resolve)
       : getPlain(address, options, resolve);
     request.once('timeout', () => request.destroy(new Error(`nothing was heard for ${idleMaxMs} ms`)));
     request.on('error', reject);

@@ -14,6 +14,15 @@ const rotationSchema = z.object({
   certificateId: z.string(),
 });
 
+const trustSchema = z.object({
+  operation: z.literal('update-trust-bundle'),
+  version: z.int().min(1),
+  /** Of `certificatesPem`, in hexadecimal. */
+  sha256: z.string(),
+  /** Every root that is good from now on, in place of those before. */
+  certificatesPem: z.string(),
+});
+
 const flag = z
   .union([z.boolean(), z.stringbool()])
   .optional()
@@ -57,6 +66,7 @@ export type JobDocument =
       artifact: { sha256: string; size: number; url: string };
     }
   | { kind: 'rotation'; certificateId: string }
+  | ({ kind: 'trust' } & Omit<z.infer<typeof trustSchema>, 'operation'>)
   | { kind: 'steps'; actions: Action[]; includeStdOut: boolean }
   | { kind: 'unknown'; why: string };
 
@@ -69,6 +79,11 @@ export function readJobDocument(document: unknown): JobDocument {
   }
   const rotation = rotationSchema.safeParse(document);
   if (rotation.success) return { kind: 'rotation', certificateId: rotation.data.certificateId };
+  const trust = trustSchema.safeParse(document);
+  if (trust.success) {
+    const { version, sha256, certificatesPem } = trust.data;
+    return { kind: 'trust', version, sha256, certificatesPem };
+  }
   const plain = stepsSchema.safeParse(document);
   if (plain.success) {
     const { steps, finalStep, includeStdOut } = plain.data;

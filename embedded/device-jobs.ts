@@ -16,13 +16,14 @@ import { JobRefused } from './device-refusal.ts';
 import { rotate } from './device-rotation.ts';
 import type { Slots } from './device-slots.ts';
 import { jobFilters, notifyNextTopic } from './device-topics.ts';
+import { takeTrustBundle } from './device-trust.ts';
 import { update, type UpdateDocument } from './device-update.ts';
 import type { Behaviour, DeviceEvents, Software } from './device.ts';
 
 export type JobsDeps = {
   device: string;
   folder: string;
-  identity: Pick<DeviceFolder, 'state' | 'successor'>;
+  identity: Pick<DeviceFolder, 'state' | 'successor' | 'trustBundle' | 'keepTrustBundle'>;
   software: Software;
   keys: PublicKeys;
   orderKeys: PublicKeys;
@@ -155,6 +156,7 @@ export function jobsOf({
       if (document.kind === 'rotation') {
         return await rotate(document, { folder: identity, power, connected: exchange.connected });
       }
+      if (document.kind === 'trust') return takeTrustBundle(document, { folder: identity, power });
       if (document.kind === 'steps') {
         return await runSteps(job, document, {
           ...own,

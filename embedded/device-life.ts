@@ -30,9 +30,11 @@ const backOffMaxMs = 60_000;
 
 /** One life of a device, from power-on to power-off. What it knows at first is what its disk says. */
 export async function live({ options, folder, behaviour, events, power, inReach, connected }: LifeDeps): Promise<void> {
-  const { mqtt: broker, protocolVersion, sessionSeconds, backOffMs, software } = options;
+  const { protocolVersion, sessionSeconds, backOffMs, software } = options;
   const keys = readPublicKeys(software?.releaseKeys ?? []);
   const journal = openJournal(folder);
+  const ca = () => folder.trustBundle()?.certificatesPem ?? options.mqtt.ca;
+  const broker = () => ({ ...options.mqtt, ca: ca() });
   const slots = software && (await boot({ folder: options.folder, factory: software, keys, power }));
   if (slots) events.emit('booted', slots.running.version);
   folder.successor.clearReplaced();
@@ -61,7 +63,7 @@ export async function live({ options, folder, behaviour, events, power, inReach,
   function agentsOf(device: string): Agents {
     const commands = commandsOf({ device, journal, behaviour, events, signal: power.signal });
     if (!software || !slots) return { commands };
-    const fetch = fetchOver({ ca: broker.ca, inReach: () => inReach(power.signal) });
+    const fetch = fetchOver({ ca, inReach: () => inReach(power.signal) });
     const own = { device, folder: options.folder, software, keys, slots };
     const orderKeys = readPublicKeys(software.orderKeys);
     const jobs = jobsOf({ ...own, identity: folder, orderKeys, fetch, behaviour, events, power, backOffMs });
@@ -69,7 +71,7 @@ export async function live({ options, folder, behaviour, events, power, inReach,
   }
 
   async function enrolNow(signal: AbortSignal): Promise<string> {
-    const name = await enrol({ ...options, broker, folder, signal });
+    const name = await enrol({ ...options, broker: broker(), folder, signal });
     events.emit('enrolled', name);
     return name;
   }
@@ -85,7 +87,7 @@ export async function live({ options, folder, behaviour, events, power, inReach,
     };
     const acknowledges = () => Math.random() >= behaviour.lossy;
     const session = { clientId: device, protocolVersion, sessionSeconds, receive, acknowledges };
-    const dialled = await dial(broker, { ...own, ...session }, signal).catch((error: unknown) => {
+    const dialled = await dial(broker(), { ...own, ...session }, signal).catch((error: unknown) => {
       if (trial && error instanceof ConnectionRefused && error.notAuthorized) folder.successor.drop();
       throw error;
     });

@@ -34,6 +34,8 @@ export const powerSteps = [
   'certificate-kept',
   'certificate-proven',
   'certificate-changed',
+  // other roots to trust
+  'trust-kept',
   // how the job went: kept, told, and no longer needed
   'judged',
   'told',

@@ -1,3 +1,4 @@
+import type { Logger } from 'pino';
 import { findAuthority, findIssuing, listAuthorities, type AuthorityRow } from '../db/authorities.ts';
 import type { Db } from '../db/client.ts';
 import { AuthorityEnding, openAuthority, type Authority } from '../pki/authority.ts';
@@ -49,11 +50,29 @@ export function followRows(
  * Opens every authority whose key is here, for its revocation list: certificates of one that is retired, or revoked itself, are
  * revoked all the same. Asked again, it has those that have come since.
  */
-export function openListSigners(db: Db, settings: SignerSettings): () => Promise<ListSigner[]> {
+export function openListSigners(
+  db: Db,
+  settings: SignerSettings,
+  log: Pick<Logger, 'error'>,
+): () => Promise<ListSigner[]> {
   const open = openOnce(db, settings);
+  const told = new Map<string, string>();
+
+  /** A key that cannot be opened stands in the way of no other list; why it cannot is told once. */
+  async function tryOpen(id: string): Promise<Authority | undefined> {
+    try {
+      return await open(id);
+    } catch (error) {
+      const reason = String(error);
+      if (told.get(id) !== reason) log.error({ authorityId: id, err: error }, 'a revocation list cannot be signed');
+      told.set(id, reason);
+      return undefined;
+    }
+  }
+
   return async () => {
     const rows = (await listAuthorities(db)).filter(({ kind }) => kind === 'issuing');
-    const opened = await Promise.all(rows.map(({ id }) => open(id)));
+    const opened = await Promise.all(rows.map(({ id }) => tryOpen(id)));
     return opened.filter((authority) => authority !== undefined);
   };
 }

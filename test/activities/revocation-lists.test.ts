@@ -128,6 +128,14 @@ describe('the list of an authority', () => {
     expect(await due()).toEqual([]);
   });
 
+  test('is published although that of another authority cannot be signed', async () => {
+    const away = { id: fleet.rootId, crl: () => Promise.reject(new Error('the token is away')) };
+    await database.db.update(revocationLists).set({ publishedAt: sql`now() - interval '8 hours'` });
+    const { number } = await listOf();
+    await expect(publishDueLists(database.db, [away, fleet.authority])).rejects.toThrow('the token is away');
+    expect((await listOf()).number).toBeGreaterThan(number);
+  });
+
   test('of twenty thousand rows is verified by openssl, and a certificate among them is refused', async () => {
     const lost = await fleet.makeDevice();
     await database.db.execute(sql`

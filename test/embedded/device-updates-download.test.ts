@@ -38,7 +38,7 @@ function wantedOf(change: Partial<Download> = {}) {
     address: content.url,
     power,
     backOffMs: 5,
-    fetch: fetchOver({ ca: fleet.authority.rootPem, inReach: async () => power.signal }),
+    fetch: fetchOver({ ca: () => fleet.authority.rootPem, inReach: async () => power.signal }),
     renew: async () => content.url,
     ...change,
   };
@@ -180,7 +180,7 @@ describe('a download', () => {
     expect(await download(wanted)).toMatch(sha256);
 
     const { root } = await createAuthorities({ keyEncryptionKey: randomBytes(32) });
-    const blind = fetchOver({ ca: root.certificatePem, inReach: async () => wanted.power.signal });
+    const blind = fetchOver({ ca: () => root.certificatePem, inReach: async () => wanted.power.signal });
     const untrusting = wantedOf({ sha256, size, address: url, fetch: blind, backOffMs: 1 });
     await expect(download(untrusting.wanted)).rejects.toThrow('NOT_DOWNLOADED');
     expect(secure.asked({ sha256 })).toHaveLength(1);

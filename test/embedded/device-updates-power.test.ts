@@ -12,7 +12,7 @@ let shop: Workshop;
 beforeAll(async () => void (shop = await openWorkshop()));
 afterAll(() => shop[Symbol.asyncDispose]());
 
-const ofSteps: PowerStep[] = ['step-done'];
+const ofSteps: PowerStep[] = ['step-done', 'trust-kept'];
 const ofRotation = powerSteps.filter((step) => step === 'key-kept' || step.startsWith('certificate-'));
 const ofOthers = [...ofSteps, ...ofRotation];
 const ofBad: PowerStep[] = ['given-up', 'fallen-back', 'cleared'];

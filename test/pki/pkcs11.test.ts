@@ -118,6 +118,8 @@ describe('an issuing key in a token', () => {
   });
 });
 
+const quiet = { error: () => {} };
+
 test('a fleet whose issuing key is made in a token issues and lists with it from its rows alone', async () => {
   await using database = await makeDatabase();
   const folder = join(inject('folder'), `signer-${randomUUID()}`);
@@ -140,7 +142,7 @@ test('a fleet whose issuing key is made in a token issues and lists with it from
   const authority = await openSigner(database.db, signer);
   const { pem } = await authority.issue(request());
   expect(new X509Certificate(pem).verify(new X509Certificate(row?.certificatePem ?? '').publicKey)).toBe(true);
-  expect((await openListSigners(database.db, signer)()).map(({ id }) => id)).toEqual([row?.id]);
+  expect((await openListSigners(database.db, signer, quiet)()).map(({ id }) => id)).toEqual([row?.id]);
   await expect(openSigner(database.db, { ...signer, pkcs11: undefined })).rejects.toThrow('LONGHAUL_PKCS11_MODULE');
 });
 
@@ -155,7 +157,7 @@ test('a running fleet moves from Postgres into a token: from one certificate to 
   const rootKeyFile = join(folder, 'root.pem');
   await ensureAuthorities(database.db, { signer: settings, rootKeyFile });
   const authority = await openSigner(database.db, settings);
-  const lists = openListSigners(database.db, settings);
+  const lists = openListSigners(database.db, settings, quiet);
   expect(await lists()).toHaveLength(1);
   const before = await authority.issue(request());
 
@@ -173,6 +175,14 @@ test('a running fleet moves from Postgres into a token: from one certificate to 
   expect([before.authorityId === id, after.authorityId]).toEqual([false, id]);
   expect(new X509Certificate(after.pem).verify(new X509Certificate(certificatePem).publicKey)).toBe(true);
   expect((await lists()).map((signer) => signer.id)).toContain(id);
+
+  // Who knows no token signs the lists of the others, and says once which it cannot.
+  const told: unknown[] = [];
+  const error = (about: unknown) => void told.push(about);
+  const without = openListSigners(database.db, { ...settings, pkcs11: undefined }, { error });
+  for (let round = 0; round < 2; round += 1)
+    expect((await without()).map((signer) => signer.id)).toEqual([before.authorityId]);
+  expect(told).toEqual([expect.objectContaining({ authorityId: id })]);
   expect((await findAuthority(database.db, id))?.encryptedKey).toBeNull();
 });
 

@@ -1,10 +1,10 @@
-import { eq, sql } from 'drizzle-orm';
+import { eq, like, sql } from 'drizzle-orm';
 import type { MqttClient } from 'mqtt';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { rollovers } from '../../db/authority-schema.ts';
 import { findRotationPolicy, putRotationPolicy } from '../../db/rotation-policies.ts';
 import { rotations } from '../../db/rotation-schema.ts';
-import { audit, certificates } from '../../db/schema.ts';
+import { audit, certificates, events } from '../../db/schema.ts';
 import { findTrustBundle } from '../../db/trust-bundles.ts';
 import { createRoot } from '../../pki/authority.ts';
 import { makeCsr, makeKeyPair } from '../../pki/keys.ts';
@@ -98,6 +98,12 @@ test('a fleet moves to a new root: told, acknowledged, switched, rotated, and no
       },
     },
   });
+  await ask(client, `${jobs}/${bundle?.jobId}/update`, { status: 'FAILED' });
+  // Told again, a day later.
+  await db.execute(sql`update executions set ended_at = ended_at - interval '1 day' where ended_at is not null`);
+  await eventually(async () =>
+    expect(await ask(client, `${jobs}/start-next`, {})).toMatchObject({ execution: { executionNumber: 2 } }),
+  );
   await ask(client, `${jobs}/${bundle?.jobId}/update`, { status: 'SUCCEEDED' });
   await isWaiting(workflow, '1 devices to acknowledge its root');
   expect(await stateOf(successor)).toBe('STANDBY');
@@ -139,6 +145,15 @@ test('a fleet moves to a new root: told, acknowledged, switched, rotated, and no
     ['authority.activated', 1],
     ['authority.rollover-finished', 'REPLACED'],
   ]);
+
+  const happened = await db.select().from(events).where(like(events.kind, 'authority.%')).orderBy(events.id);
+  expect(happened.map(({ kind, subject }) => `${kind} ${subject}`).toSorted()).toEqual(
+    [
+      `authority.activated authority/${successor}`,
+      `authority.retired authority/${fleet.authority.id}`,
+      `authority.retired authority/${fleet.rootId}`,
+    ].toSorted(),
+  );
 
   // Under a root that every device knows, nobody is waited for.
   await db.execute(sql`update executions set status = 'SUCCEEDED', ended_at = now()`);
