@@ -184,10 +184,20 @@ async function readHistories(): Promise<string> {
 
 /** Ours at their most talkative, and those of Postgres and Temporal. */
 async function readLogs(): Promise<string> {
-  const folder = inject('folder');
-  const files = (await readdir(folder, { recursive: true })).filter((file) => file.endsWith('.log'));
-  const texts = await Promise.all(files.map((file) => readFile(join(folder, file), 'utf8').catch(() => '')));
+  const files = await listLogs(inject('folder'));
+  const texts = await Promise.all(files.map((file) => readFile(file, 'utf8').catch(() => '')));
   return [await system.readLogs(), ...texts].join('\n');
+}
+
+/** Folders of tests that end meanwhile are gone when they are looked into. */
+async function listLogs(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  const found = entries.map(async (entry) => {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) return listLogs(path);
+    return entry.name.endsWith('.log') ? [path] : [];
+  });
+  return (await Promise.all(found)).flat();
 }
 
 /** Every row of every table as text; bytes are in hex there. */
