@@ -4,7 +4,7 @@ import type { Db } from './client.ts';
 import { instant, text, word, type Fields, type Page } from './fields.ts';
 import { recoveries, recoveryStates, type RecoveryState } from './recovery-schema.ts';
 import { rotationPolicies } from './rotation-schema.ts';
-import { isNewest, isRecoverable, policyOf } from './rotations.ts';
+import { isNewest, isRecoverable, isTrusted, policyOf } from './rotations.ts';
 import { certificates, devices, events } from './schema.ts';
 
 export type RecoveryRow = typeof recoveries.$inferSelect;
@@ -25,6 +25,7 @@ export type RecoveryRefusal =
   | 'DeviceBlocked'
   | 'CertificateNotActive'
   | 'CertificateSuperseded'
+  | 'AuthorityRetired'
   | 'CertificateExpired';
 
 /** What speaks against the certificate; undefined when it is not the device's. */
@@ -38,6 +39,7 @@ export async function judgeRecovering(
       when d.state = 'BLOCKED' then 'DeviceBlocked'
       when c.state <> 'ACTIVE' then 'CertificateNotActive'
       when not ${isNewest(sql`c`)} then 'CertificateSuperseded'
+      when not ${isTrusted(sql`c`)} then 'AuthorityRetired'
       when c.not_after > now() or not ${isRecoverable(sql`c`)} then 'CertificateExpired'
     end as refusal
     from certificates c join devices d on d.id = c.device_id join rotation_policies p on p.name = ${policyOf(sql`d`)}

@@ -15,8 +15,13 @@ export const isNewest = (c: SQL) => sql`${c}.id = (
   select n.id from certificates n where n.device_id = ${c}.device_id and n.state = 'ACTIVE'
   order by coalesce(n.activated_at, n.issued_at) desc, n.id desc limit 1)`;
 
-/** Whether a certificate that has ended is still within the time that its policy, `p`, gives to come back. */
-export const isRecoverable = (c: SQL) => sql`${c}.not_after > now() - make_interval(days => p.recover_within_days)`;
+/** Whether an authority of ours has issued the certificate, and was not revoked since. */
+export const isTrusted = (c: SQL) =>
+  sql`exists (select from authorities t where t.id = ${c}.authority_id and t.state <> 'REVOKED')`;
+
+/** Whether a certificate that has ended is ours, and still within the time that its policy, `p`, gives to come back. */
+export const isRecoverable = (c: SQL) =>
+  sql`(${isTrusted(c)} and ${c}.not_after > now() - make_interval(days => p.recover_within_days))`;
 
 /** The one key that may take the place of a certificate that has ended; null where nobody has granted that, or not any more. */
 const recoveringKey = sql<Uint8Array | null>`(

@@ -1,10 +1,12 @@
-import { randomBytes, X509Certificate } from 'node:crypto';
+import { randomBytes, randomUUIDv7, X509Certificate } from 'node:crypto';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { insertAuthority, listAuthorities } from '../../db/authorities.ts';
 import { blockDevice } from '../../db/blocks.ts';
 import { rotations } from '../../db/rotation-schema.ts';
 import { audit, certificates, devices, events } from '../../db/schema.ts';
 import { createRenewal } from '../../doors/renewal.ts';
+import { createAuthorities } from '../../pki/authority.ts';
 import { makeCsr, makeKeyPair, type KeyPair } from '../../pki/keys.ts';
 import { makeApi } from '../support/api.ts';
 import { eventually } from '../support/eventually.ts';
@@ -132,6 +134,26 @@ test('one that a later certificate has replaced does not come back, even where t
   await update(later.certificateId, { deviceId: device.deviceId });
   await expectRefused(device, { status: 403, code: 'CertificateSuperseded' });
   expect(await comeBack(later)).toMatchObject({ status: 200 });
+});
+
+test('nor does one whose authority was revoked, also after it was granted', async () => {
+  const { issuing } = await createAuthorities({ keyEncryptionKey: randomBytes(32) });
+  const [device, granted] = await Promise.all([makeAway(rig), makeAway(rig)]);
+  const pair = makeKeyPair();
+  await permitRecovery(rig, { recoveryApproval: true });
+  expect(await comeBack(granted, pair)).toMatchObject({ status: 202 });
+  expect((await api.ask('POST', `/v1/recoveries/${granted.certificateId}/approve`)).status).toBe(200);
+  const authorityId = randomUUIDv7();
+  const { parentId } = (await listAuthorities(rig.db)).find(({ kind }) => kind === 'issuing') ?? {};
+  const revoked = { ...issuing, id: authorityId, name: issuing.subject, parentId: parentId ?? null };
+  await insertAuthority(rig.db, { ...revoked, kind: 'issuing', state: 'REVOKED' });
+  for (const { certificateId } of [device, granted]) await update(certificateId, { authorityId });
+  await expectRefused(device, { status: 403, code: 'AuthorityRetired' });
+  await expectRefused(granted, { status: 403, code: 'AuthorityRetired' }, pair);
+  const { deviceId, name, certificateId } = granted;
+  expect(await rig.refused(createRenewal(rig)({ deviceId, name, certificateId }, makeCsr(pair)))).toBe(
+    'CertificateExpired',
+  );
 });
 
 test('the proof is a certificate that we know, and the new key is one that was never in use', async () => {
