@@ -171,7 +171,8 @@ export const authorityRoutes = ({ makeIssuingKey, ...temporal }: RouteDeps) => {
       const { x509: _, der: __, fingerprint: ___, subject: name, ...certificate } = issuing;
       const certified = { id, name, parentId: root.id, ...certificate };
       const row = await requests.certifyRequest(c.var.db, c.var.actor, certified);
-      if (!row) throw new Problem('conflict', 'The request was certified or withdrawn at this moment.');
+      if (!row)
+        throw new Problem('conflict', 'The request was certified or withdrawn, or its root retired, at this moment.');
       c.var.tell({ trust: true });
       return c.json(present(row), 200);
     })

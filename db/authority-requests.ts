@@ -1,4 +1,4 @@
-import { asc, eq } from 'drizzle-orm';
+import { and, asc, eq } from 'drizzle-orm';
 import { insertAudit, type Actor } from './audit.ts';
 import { authorityRequests } from './authority-schema.ts';
 import { lockAuthorities, type AuthorityRow } from './authorities.ts';
@@ -49,10 +49,13 @@ export async function deleteAuthorityRequest(db: Db, actor: Actor, id: string): 
   });
 }
 
-/** Makes an authority of the request, which stands by; undefined when there is no such request any more. */
+/** Makes an authority of the request, which stands by; undefined when the request is gone meanwhile, or its root is retired. */
 export async function certifyRequest(db: Db, actor: Actor, certified: Certified): Promise<AuthorityRow | undefined> {
   const { id, parentId, notAfter } = certified;
   return db.transaction(async (tx) => {
+    await lockAuthorities(tx);
+    if ((await tx.$count(authorities, and(eq(authorities.id, parentId), eq(authorities.state, 'ACTIVE')))) === 0)
+      return undefined;
     const [request] = await tx.delete(authorityRequests).where(eq(authorityRequests.id, id)).returning();
     if (!request) return undefined;
     const { encryptedKey, signer, signerKey } = request;

@@ -1,10 +1,11 @@
-import { generateKeyPairSync, randomUUIDv7, X509Certificate } from 'node:crypto';
+import { generateKeyPairSync, randomBytes, randomUUIDv7, X509Certificate } from 'node:crypto';
 import { eq, like, sql } from 'drizzle-orm';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { certifyRequest, findAuthorityRequest } from '../../db/authority-requests.ts';
 import { rollovers } from '../../db/authority-schema.ts';
 import { wasKeyUsed } from '../../db/certificates.ts';
 import { audit, authorities, certificates, outbox } from '../../db/schema.ts';
-import { createRoot } from '../../pki/authority.ts';
+import { createAuthorities, createRoot } from '../../pki/authority.ts';
 import { encodePem } from '../../pki/pem.ts';
 import { certifyAuthority } from '../../pki/x509.ts';
 import { ensureTrustBundle } from '../../workers/authorities.ts';
@@ -210,4 +211,14 @@ test('another root is a new trust bundle; the old one is retired only when nothi
 test("an authority's own key is no device's", async () => {
   const [row] = await database.db.select().from(authorities).where(eq(authorities.id, fleet.authority.id));
   expect(await wasKeyUsed(database.db, row?.spkiSha256 ?? Buffer.alloc(0))).toBe(true);
+});
+
+test('a request whose root is retired at that moment stays a request', async () => {
+  const { id } = await makePending();
+  const { issuing } = await createAuthorities({ keyEncryptionKey: randomBytes(32) });
+  await database.db.update(authorities).set({ state: 'RETIRED' }).where(eq(authorities.id, fleet.rootId));
+  const { certificatePem, spkiSha256, notBefore, notAfter, subject: name } = issuing;
+  const certified = { id, name, certificatePem, spkiSha256, notBefore, notAfter, parentId: fleet.rootId };
+  expect(await certifyRequest(database.db, 'api-key/test', certified)).toBeUndefined();
+  expect(await findAuthorityRequest(database.db, id)).toBeDefined();
 });
