@@ -26,8 +26,10 @@ export async function rotate(
 ): Promise<Verdict> {
   const { successor, state } = folder;
   const hasReplaced = () => ![undefined, certificateId].includes(state().certificateId);
-  for (let asked = false; !hasReplaced();) {
+  for (let asked = false; ;) {
     const client = await connected();
+    // Looked at when it is connected: that may have been with the new one.
+    if (hasReplaced()) return { status: 'SUCCEEDED', statusDetails: {} };
     if (!successor.credentials()) {
       // It was asked for, tried, and the fleet did not want it.
       if (asked) return failed('NOT_WANTED: the fleet has refused the new certificate');
@@ -38,7 +40,6 @@ export async function rotate(
     if (client.connected) await client.endAsync();
     power.signal.throwIfAborted();
   }
-  return { status: 'SUCCEEDED', statusDetails: {} };
 
   /** Asks until there is an answer, and keeps it; gives why it is no. */
   async function askOn(client: Connection): Promise<string | undefined> {

@@ -46,12 +46,18 @@ test.each([...steps, 'kept', 'judged'] as const)(
     const device = await shop.makeDevice();
     const before = readFileSync(join(device.folder, 'private-key.pem'), 'utf8');
     const cuts: unknown[] = [];
-    device.events.on('powerCut', (at) => cuts.push(at));
+    const verdicts: unknown[] = [];
+    device.events.on('powerCut', (at) => {
+      cuts.push(at);
+      if (at === 'judged')
+        verdicts.push(JSON.parse(readFileSync(join(device.folder, 'job.json'), 'utf8')).verdict.status);
+    });
     device.cutPower(step);
     const workflow = await order(device);
     expect(await workflow.result()).toBe('ROTATED');
     await eventually(() => !existsSync(join(device.folder, 'job.json')), { withinMs: 20_000 });
     expect(cuts).toEqual([step]);
+    expect(verdicts).toEqual(step === 'judged' ? ['SUCCEEDED'] : []);
     const [living, ...others] = await livingOf(device);
     expect(others).toEqual([]);
     expect(
