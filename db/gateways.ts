@@ -23,17 +23,19 @@ export async function stopGateway(db: Db, id: string): Promise<void> {
 }
 
 /**
- * Declares gateways dead that have not beaten for so long, and closes their sessions, whose devices are judged after the
- * debounce like those of any closed session. Gives the ids of the dead.
+ * Declares gateways dead that had not beaten for so long at that time of the database, and closes their sessions, whose
+ * devices are judged after the debounce like those of any closed session. The time is the judge's own last beat: a
+ * statement that Postgres comes to only after an outage would find all other beats old by then. Gives the ids of the dead.
  */
 export async function buryGateways(
   db: Db,
-  { deadAfterMs, debounceMs }: { deadAfterMs: number; debounceMs: number },
+  { at, deadAfterMs, debounceMs }: { at: Date; deadAfterMs: number; debounceMs: number },
 ): Promise<string[]> {
+  const beatBefore = new Date(at.getTime() - deadAfterMs).toISOString();
   const rows = await db.execute<{ id: string }>(sql`
     with dead as (
       update gateways set stopped_at = now()
-      where stopped_at is null and beat_at < now() - make_interval(secs => ${deadAfterMs / 1000}::double precision)
+      where stopped_at is null and beat_at < ${beatBefore}
       returning id
     ), locked as materialized (
       select identity, client_id from sessions

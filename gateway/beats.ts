@@ -52,7 +52,7 @@ export async function startBeats(deps: BeatsDeps): Promise<Beats> {
     if (now - seenUntil > silentMaxMs || now < seenUntil) seenSince = now;
     seenUntil = now;
     if (now - seenSince < deadAfterMs) return;
-    const dead = await buryGateways(db, { deadAfterMs, debounceMs });
+    const dead = await buryGateways(db, { at: beaten, deadAfterMs, debounceMs });
     if (dead.length > 0) log.warn({ dead }, 'gateways are dead, and their sessions closed');
   }
 
