@@ -67,12 +67,14 @@ export async function orderTrustBundle(
     sql`
     with queued as (
       insert into executions (job_id, device_id, attempt, status, priority)
-      select ${jobId}::uuid, d.id, coalesce(last.attempt, 0) + 1, 'QUEUED', ${priority}::smallint
-      from devices d left join lateral (
-        select * from executions e where e.job_id = ${jobId}::uuid and e.device_id = d.id order by e.attempt desc limit 1
-      ) last on true
-      where d.id > ${after}::uuid and ${inUse} and (last.attempt is null or (last.status <> 'SUCCEEDED'
-        and last.ended_at <= now() - make_interval(days => least(7, (2 ^ least(last.attempt - 1, 3))::int))))
+      select ${jobId}::uuid, d.id, 1 + (
+        select coalesce(max(e.attempt), 0) from executions e where e.job_id = ${jobId}::uuid and e.device_id = d.id
+      ), 'QUEUED', ${priority}::smallint
+      from devices d
+      where d.id > ${after}::uuid and ${inUse} and not exists (
+        select from executions e where e.job_id = ${jobId}::uuid and e.device_id = d.id
+          and (e.ended_at is null or e.status = 'SUCCEEDED'
+            or e.ended_at > now() - make_interval(days => least(7, (2 ^ least(e.attempt - 1, 3))::int))))
       order by d.id limit ${limit}::int
       on conflict do nothing
       returning job_id, device_id, attempt, status, priority, queued_at
@@ -106,7 +108,7 @@ export async function endStaleBundleOrders(db: Db, jobId: string): Promise<void>
   );
 }
 
-export type Acknowledgement = { version: number; devices: number; acknowledged: number };
+export type Acknowledgement = { devices: number; acknowledged: number };
 
 /**
  * How many of the devices that live have acknowledged a bundle with this root in it: their execution of its order has
@@ -118,14 +120,20 @@ export async function countAcknowledged(db: Db, rootPem: string): Promise<Acknow
     sql`
     with holding as (
       select * from trust_bundles where strpos(certificates_pem, ${rootPem}::text) > 0
-    ), device as (
-      select exists (select from holding where job_id is null) or exists (
-        select from holding h join executions e on e.job_id = h.job_id and e.device_id = d.id
-        where e.status = 'SUCCEEDED') as knows
-      from devices d where ${inUse}
+    ), living as not materialized (
+      select c.device_id from certificates c
+      where c.state <> 'REVOKED' and c.device_id is not null and c.not_after > now()
+        and not exists (select from devices d where d.id = c.device_id and d.state = 'BLOCKED')
+    ), counted as materialized (
+      select count(distinct device_id)::int as devices from living
     )
-    select coalesce((select min(version) from holding), 0) as version, count(*)::int as devices,
-      count(*) filter (where knows)::int as acknowledged from device`,
+    select devices, case when exists (select from holding where job_id is null) then devices else (
+      select count(distinct k.device_id)::int from holding h cross join lateral (
+        -- job by job, so that the executions of all other jobs are left alone
+        select e.device_id from executions e where e.job_id = h.job_id and e.status = 'SUCCEEDED' offset 0) k
+      where k.device_id in (select device_id from living)
+    ) end as acknowledged
+    from counted`,
   );
   if (!row) throw new Error('a count is always there');
   return row;

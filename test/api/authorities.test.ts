@@ -1,10 +1,12 @@
 import { generateKeyPairSync, randomBytes, randomUUIDv7, X509Certificate } from 'node:crypto';
-import { eq, like, sql } from 'drizzle-orm';
+import { and, eq, isNull, like, sql } from 'drizzle-orm';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { certifyRequest, findAuthorityRequest } from '../../db/authority-requests.ts';
 import { rollovers } from '../../db/authority-schema.ts';
 import { wasKeyUsed } from '../../db/certificates.ts';
+import { executions } from '../../db/rollout-schema.ts';
 import { audit, authorities, certificates, outbox } from '../../db/schema.ts';
+import { findTrustBundle, orderTrustBundle } from '../../db/trust-bundles.ts';
 import { createAuthorities, createRoot } from '../../pki/authority.ts';
 import { encodePem } from '../../pki/pem.ts';
 import { certifyAuthority } from '../../pki/x509.ts';
@@ -13,6 +15,7 @@ import { makeApi } from '../support/api.ts';
 import { certify, followSuccessors } from '../support/authorities.ts';
 import { makeDatabase, type TestDatabase } from '../support/database.ts';
 import { createFleet, type Fleet } from '../support/gateway.ts';
+import { makeJob, queueJob } from '../support/jobs.ts';
 import { openOpenssl } from '../pki/openssl.ts';
 
 let database: TestDatabase;
@@ -206,6 +209,47 @@ test('another root is a new trust bundle; the old one is retired only when nothi
     sql`select id from authorities where kind = 'root' and state = 'ACTIVE'`,
   );
   expect((await ask('POST', `/v1/authorities/${last?.id}/retire`)).status).toBe(409);
+});
+
+test('devices that live are counted, each once, and told of a root until they have acknowledged it', async () => {
+  const twice = await fleet.makeDevice();
+  const other = await fleet.makeDevice();
+  await fleet.makeDevice({ deviceState: 'BLOCKED' });
+  await fleet.makeDevice({ state: 'REVOKED' });
+  await fleet.makeDevice({ notAfter: new Date() });
+  await fleet.makeService();
+  const { certificateId } = await fleet.makeDevice();
+  const second = { deviceId: twice.deviceId, subject: twice.name };
+  await database.db.update(certificates).set(second).where(eq(certificates.id, certificateId));
+  const standing = async () => (await ask('GET', '/v1/trust-bundle')).body;
+  expect(await standing()).toMatchObject({ version: 1, devices: 2, acknowledged: 2 });
+
+  const { certificatePem } = await createRoot({ name: 'Longhaul root authority 2' });
+  await ask('POST', '/v1/authorities', { kind: 'root', certificatePem });
+  expect(await standing()).toMatchObject({ version: 2, devices: 2, acknowledged: 0 });
+  const jobId = (await findTrustBundle(database.db))?.jobId ?? '';
+  const tell = () => orderTrustBundle(database.db, { jobId, limit: 10 });
+  expect(await tell()).toEqual([twice.deviceId, other.deviceId].toSorted());
+  expect(await tell()).toEqual([]);
+  const end = (status: 'SUCCEEDED' | 'FAILED', deviceId: string, hoursAgo = 0) =>
+    database.db
+      .update(executions)
+      .set({ status, endedAt: new Date(Date.now() - hoursAgo * 3_600_000) })
+      .where(and(eq(executions.deviceId, deviceId), isNull(executions.endedAt)));
+  await end('SUCCEEDED', twice.deviceId, 1_000);
+  const job = await makeJob(database.db);
+  await queueJob(database.db, job, [other.deviceId]);
+  await database.db.update(executions).set({ status: 'SUCCEEDED' }).where(eq(executions.jobId, job.id));
+  expect(await standing()).toMatchObject({ devices: 2, acknowledged: 1 });
+
+  // Who fails is told again after a day, and who fails again after two.
+  for (const [hoursAgo, again] of [
+    [25, true],
+    [25, false],
+  ] as const) {
+    await end('FAILED', other.deviceId, hoursAgo);
+    expect(await tell()).toEqual(again ? [other.deviceId] : []);
+  }
 });
 
 test("an authority's own key is no device's", async () => {
